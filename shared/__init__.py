@@ -1,0 +1,1 @@
+"""What functions share: contracts (settings, messages, tables, columns), edges (clients, delivery, logs) and steps."""

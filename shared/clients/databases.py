@@ -1,0 +1,64 @@
+"""SQLAlchemy engines over pg8000: by URL, or by the Cloud SQL connector where an instance name is set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy.exc import DBAPIError
+
+from shared.settings import DatabaseSettings
+
+# A statement of ours takes milliseconds; one that takes this long waits for a lock nobody gives back.
+STATEMENT_TIMEOUT_SECONDS = 60
+# A server that hangs without a word: longer than any statement may take, so that the server speaks first.
+SOCKET_TIMEOUT_SECONDS = 90
+
+
+def connect_to(prefix: str, database: DatabaseSettings, pool_size: int) -> Engine:
+    """An engine with up to `pool_size` connections, one a request served at once, and two to spare.
+
+    Raises ValueError naming the settings of `prefix` where neither a URL nor an instance is set.
+    """
+    options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 2, "pool_pre_ping": True}
+    startup = {"statement_timeout": str(STATEMENT_TIMEOUT_SECONDS * 1000)}
+    if database.url:
+        url = make_url(database.url).set(drivername="postgresql+pg8000")
+        arguments = {"timeout": SOCKET_TIMEOUT_SECONDS, "startup_params": startup}
+        return create_engine(url, connect_args=arguments, **options)
+    if not database.instance:
+        raise ValueError(f"Set {prefix}_DATABASE_URL, or {prefix}_DATABASE_INSTANCE with its _NAME and _USER.")
+
+    from google.cloud.sql.connector import Connector
+
+    # Cloud Run freezes a process between requests: a background refresh would die, so tokens are made when needed.
+    connector = Connector(refresh_strategy="lazy")
+
+    def connection() -> Any:
+        login = {"password": database.password} if database.password else {"enable_iam_auth": True}
+        return connector.connect(
+            database.instance,
+            "pg8000",
+            user=database.user,
+            db=database.name,
+            timeout=SOCKET_TIMEOUT_SECONDS,
+            startup_params=startup,
+            **login,
+        )
+
+    return create_engine("postgresql+pg8000://", creator=connection, **options)
+
+
+def sqlstate(error: DBAPIError) -> str:
+    """PostgreSQL's five-character code of an error, or "" where the server said nothing.
+
+    https://www.postgresql.org/docs/current/errcodes-appendix.html
+    """
+    details = error.orig.args[0] if error.orig and error.orig.args else None
+    return str(details.get("C", "")) if isinstance(details, dict) else ""
+
+
+def constraint_name(error: DBAPIError) -> str:
+    """The constraint that refused a row, or ""."""
+    details = error.orig.args[0] if error.orig and error.orig.args else None
+    return str(details.get("n", "")) if isinstance(details, dict) else ""

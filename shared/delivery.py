@@ -1,0 +1,124 @@
+"""What an event function may answer, for Storage and for Kafka: one place decides, the functions only do their step.
+
+Done or nothing to do: 2xx. PermanentError: logged once, published to `dead-letters`, 2xx. Anything else: 503, which
+Pub/Sub and Eventarc deliver again with backoff.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+import flask
+import functions_framework
+import msgspec
+from cloudevents.http.event import CloudEvent
+
+from shared import clients, logs
+from shared.clients.pubsub import Letter
+from shared.errors import Fenced, PermanentError
+from shared.messages import DEAD_LETTERS, Message
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """What calls a function; deployment and the local stack read it from the function itself."""
+
+    kind: Literal["http", "kafka", "storage", "schedule", "worker"]
+    topic: str = ""  # of a "kafka" function
+
+
+class Function(Protocol):
+    """A function as the framework takes it, and what triggers it."""
+
+    trigger: Trigger
+
+    def __call__(self, event: Any) -> Any:
+        """Handles one event or request."""
+
+
+class PubSubMessage(msgspec.Struct, frozen=True):
+    """https://cloud.google.com/pubsub/docs/push#receive_push ."""
+
+    data: bytes = b""  # base64 on the wire, decoded by msgspec
+    attributes: dict[str, str] = {}
+
+
+class PubSubEvent(msgspec.Struct, frozen=True):
+    """The data of a Pub/Sub CloudEvent; a raw push is made into one by the framework."""
+
+    message: PubSubMessage
+
+
+class FinalizedObject(msgspec.Struct, frozen=True, rename="camel"):
+    """The data of a Cloud Storage event: the object's resource, as far as it is used."""
+
+    bucket: str
+    name: str
+    generation: int
+    size: int = 0  # bytes
+    metadata: dict[str, str] = {}
+
+
+def kafka_function(message_type: type[M]) -> Callable[[Callable[[M], None]], Function]:
+    """Makes a step over one message a function that Pub/Sub pushes `message_type`'s topic to."""
+
+    def decorate(step: Callable[[M], None]) -> Function:
+        def handle(event: CloudEvent) -> None:
+            pushed = msgspec.convert(event.data, PubSubEvent, strict=False).message
+            letter = Letter(message_type.topic, pushed.data, pushed.attributes)
+            deliver(lambda: step(decoded(message_type, pushed.data)), letter)
+
+        return registered(handle, step, Trigger("kafka", message_type.topic))
+
+    return decorate
+
+
+def storage_function(step: Callable[[FinalizedObject], None]) -> Function:
+    """Makes a step over one finalized object a function for Cloud Storage's events."""
+
+    def handle(event: CloudEvent) -> None:
+        letter = Letter("storage.finalized", msgspec.json.encode(event.data))
+        deliver(lambda: step(msgspec.convert(event.data, FinalizedObject, strict=False)), letter)
+
+    return registered(handle, step, Trigger("storage"))
+
+
+def registered(handle: Callable[[CloudEvent], None], step: Callable[..., None], trigger: Trigger) -> Function:
+    """Gives `handle` the step's name, which the framework finds it by."""
+    handle.__name__, handle.__doc__, handle.__module__ = step.__name__, step.__doc__, step.__module__
+    function: Function = functions_framework.cloud_event(handle)
+    function.trigger = trigger
+    return function
+
+
+def decoded(message_type: type[M], data: bytes) -> M:
+    """Raises PermanentError when `data` is not such a message: no delivery can mend it."""
+    try:
+        return message_type.decoded(data)
+    except msgspec.MsgspecError as error:
+        raise PermanentError(f"Not a message of {message_type.topic}: {error}") from error
+
+
+def deliver(step: Callable[[], None], letter: Letter) -> None:
+    """Does `step` and answers for it as this module's head says."""
+    attributes: Mapping[str, str] = letter.attributes
+    fields = {"topic": letter.topic, "message_id": attributes.get("message-id", "")}
+    with logs.context(attributes.get("traceparent", ""), **fields):
+        try:
+            step()
+        except Fenced as late:
+            log.info("Nothing to do: %s", late)
+        except PermanentError as error:
+            log.error("Given up: %s", error)
+            reason = {"topic": letter.topic, "reason": str(error)[:1000]}  # an attribute holds 1024 bytes
+            clients.pubsub().publish([Letter(DEAD_LETTERS, letter.data, {**attributes, **reason})])
+        except Exception:
+            log.exception("Failed; it will be delivered again")
+            flask.abort(503)

@@ -1,0 +1,95 @@
+"""The service database: this project's own tables. Alembic's migrations in infra/migrations/service make them."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, INT4MULTIRANGE, JSONB
+
+metadata = MetaData()
+
+ACTIVE = "status in ('IN_QUEUE', 'IMPORTING')"
+
+
+def moment(name: str, **options: object) -> Column[object]:
+    """A point in time, with its zone."""
+    return Column(name, DateTime(timezone=True), **options)  # type: ignore[arg-type]  # options are Column's own
+
+
+imports = Table(
+    "imports",
+    metadata,
+    Column("uuid", Uuid, primary_key=True),
+    Column("webshop_uuid", Uuid, nullable=False),
+    Column("user_uuid", Uuid),  # null: the file came without a valid one, and the import failed for it
+    Column("file_name", Text, nullable=False),
+    Column("object_path", Text, nullable=False),
+    Column("generation", BigInteger, nullable=False),  # of the object; a later one is another file
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("on_error", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("run", Integer, nullable=False, server_default="1"),  # goes up by the merchant's retry only
+    Column("token", Integer, nullable=False, server_default="0"),  # goes up at each claim, final state and retry
+    Column("claims", Integer, nullable=False, server_default="0"),  # claims in a row without progress
+    moment("lease_until"),  # who holds the token works on it until then
+    moment("wake_at", nullable=False, server_default=text("clock_timestamp()")),  # sweep triggers it from then on
+    Column("processing_step", Text, nullable=False, server_default="VALIDATE"),
+    Column("processing_offset", Integer, nullable=False, server_default="0"),  # data rows dealt with
+    Column("encoding", Text, nullable=False, server_default=""),
+    Column("delimiter", Text, nullable=False, server_default=""),
+    Column("skipped_columns", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("total_rows", Integer, nullable=False, server_default="0"),
+    Column("updated_rows", Integer, nullable=False, server_default="0"),
+    Column("unchanged_rows", Integer, nullable=False, server_default="0"),
+    Column("failed_rows", Integer, nullable=False, server_default="0"),
+    moment("created_at", nullable=False, server_default=text("clock_timestamp()")),
+    moment("updated_at", nullable=False, server_default=text("clock_timestamp()")),
+    moment("finished_at"),
+    CheckConstraint(
+        f"({ACTIVE}) or total_rows = updated_rows + unchanged_rows + failed_rows", name="imports_ledger_balances"
+    ),
+    CheckConstraint(f"({ACTIVE}) or (reason <> '' and finished_at is not null)", name="imports_end_with_a_reason"),
+    Index("imports_one_active", "webshop_uuid", unique=True, postgresql_where=text(ACTIVE)),
+    Index("imports_newest_first", "webshop_uuid", "created_at", "uuid"),
+    Index("imports_to_wake", "wake_at", postgresql_where=text(ACTIVE)),
+)
+
+import_batches = Table(
+    "import_batches",
+    metadata,
+    Column("import_uuid", Uuid, ForeignKey("imports.uuid", ondelete="CASCADE"), nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("first_row", Integer, nullable=False),
+    Column("size", Integer, nullable=False),  # rows
+    Column("row_numbers", INT4MULTIRANGE, nullable=False),  # which rows: refused and blank ones lie between them
+    Column("updated", Integer),  # null until its result is stored
+    Column("unchanged", Integer),
+    Column("failed", Integer),
+    PrimaryKeyConstraint("import_uuid", "run", "first_row"),
+    CheckConstraint("updated is null or size = updated + unchanged + failed", name="import_batches_balance"),
+)
+
+import_refused_rows = Table(
+    "import_refused_rows",
+    metadata,
+    Column("import_uuid", Uuid, ForeignKey("imports.uuid", ondelete="CASCADE"), nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("row_number", Integer, nullable=False),
+    Column("errors", JSONB, nullable=False),  # list of shared.messages.CellError
+    PrimaryKeyConstraint("import_uuid", "run", "row_number"),
+)
