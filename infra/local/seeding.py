@@ -32,7 +32,7 @@ TENANTS = Tenants(
 )
 
 
-def engine_of(url: str) -> sa.Engine:
+def engine_to(url: str) -> sa.Engine:
     """An engine for a libpq URL."""
     return sa.create_engine(sa.make_url(url).set(drivername="postgresql+pg8000"), poolclass=sa.NullPool)
 
@@ -45,12 +45,12 @@ def migrate(service_url: str, product_url: str, legacy_url: str) -> None:
         (product_url, product.platform),
         (legacy_url, legacy.platform),
     ):
-        metadata.create_all(engine_of(url))
+        metadata.create_all(engine_to(url))
 
 
 def seed(product_url: str, legacy_url: str, products: int) -> Tenants:
     """First cut: tenants and plain products."""
-    with engine_of(product_url).begin() as connection:
+    with engine_to(product_url).begin() as connection:
         for index, name in ((1, "first"), (2, "other"), (3, "featureless")):
             connection.execute(
                 sa.text("insert into webshops (uuid, name, email_address, currency) values (:u, :n, :e, 'EUR')"),
@@ -81,7 +81,7 @@ def seed(product_url: str, legacy_url: str, products: int) -> Tenants:
                     from generate_series(1, :n) i"""),
                 {"w": shop, "n": count},
             )
-    with engine_of(legacy_url).begin() as connection:
+    with engine_to(legacy_url).begin() as connection:
         for shop, count in ((TENANTS.webshop_uuid, products), (TENANTS.other_webshop_uuid, 200)):
             connection.execute(
                 sa.text("""insert into products (webshop_uuid, identifier, name, price, stock_on_hand)
