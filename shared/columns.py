@@ -42,9 +42,10 @@ class ImportColumn:
     decimals: int = 0  # of a DECIMAL after the point; a cell with more is refused, never rounded
     choices: tuple[str, ...] = ()
     example: str = ""  # in the first example row of the template
+    second_example: str = ""  # in the second; an empty cell leaves the value as it is
 
 
-IDENTIFIER = ImportColumn("identifier", "Identifier", Kind.TEXT, nullable=False, max_length=100, example="P-1001")
+IDENTIFIER = ImportColumn("identifier", "Identifier", Kind.TEXT, nullable=False, max_length=100, example="P-1001", second_example="P-1002")
 
 COLUMNS: tuple[ImportColumn, ...] = (
     IDENTIFIER,
@@ -52,9 +53,9 @@ COLUMNS: tuple[ImportColumn, ...] = (
     ImportColumn("sku_code", "SKU code", Kind.CODE, max_length=100, example="MUG-BLUE"),
     ImportColumn("ean_code", "EAN code", Kind.EAN, max_length=14, example="4006381333931"),
     ImportColumn("article_code", "Article code", Kind.CODE, max_length=100, example="00123"),
-    ImportColumn("price", "Price", Kind.DECIMAL, digits=10, decimals=2, example="12.50"),
+    ImportColumn("price", "Price", Kind.DECIMAL, digits=10, decimals=2, example="12.50", second_example="3.95"),
     ImportColumn("cost_price", "Cost price", Kind.DECIMAL, digits=10, decimals=2, example="7.25"),
-    ImportColumn("stock_on_hand", "Stock on hand", Kind.INTEGER, nullable=False, minimum=-999_999_999, example="40"),
+    ImportColumn("stock_on_hand", "Stock on hand", Kind.INTEGER, nullable=False, minimum=-999_999_999, example="40", second_example="0"),
     ImportColumn("unlimited_stock", "Unlimited stock", Kind.BOOLEAN, nullable=False, example="false"),
     ImportColumn("minimum_stock", "Minimum stock", Kind.INTEGER, example="10"),
     ImportColumn("maximum_stock", "Maximum stock", Kind.INTEGER, example="100"),
@@ -65,6 +66,10 @@ COLUMNS: tuple[ImportColumn, ...] = (
 )
 
 BY_KEY = {column.key: column for column in COLUMNS}
+
+# A long code that a spreadsheet took for a number: 4.0E+12, 4,0e12, 4E+12, but not the honest code 12E4. The importer
+# refuses it in a CODE; the exporter escapes it, after any number of apostrophes. Python and PostgreSQL read it alike.
+E_NOTATION = "[0-9]+(?:[.,][0-9]+[eE][+-]?|[eE][+-])[0-9]+"
 
 # Columns of the products export that an import cannot change: known, skipped, and the import says so.
 READ_ONLY_HEADINGS = ("UUID", "Created at", "Updated at")

@@ -1,0 +1,1 @@
+"""Imports: reading and validating a file, and the steps and states it goes through."""
