@@ -45,7 +45,9 @@ class ImportColumn:
     second_example: str = ""  # in the second; an empty cell leaves the value as it is
 
 
-IDENTIFIER = ImportColumn("identifier", "Identifier", Kind.TEXT, nullable=False, max_length=100, example="P-1001", second_example="P-1002")
+IDENTIFIER = ImportColumn(
+    "identifier", "Identifier", Kind.TEXT, nullable=False, max_length=100, example="P-1001", second_example="P-1002"
+)
 
 COLUMNS: tuple[ImportColumn, ...] = (
     IDENTIFIER,
@@ -55,7 +57,15 @@ COLUMNS: tuple[ImportColumn, ...] = (
     ImportColumn("article_code", "Article code", Kind.CODE, max_length=100, example="00123"),
     ImportColumn("price", "Price", Kind.DECIMAL, digits=10, decimals=2, example="12.50", second_example="3.95"),
     ImportColumn("cost_price", "Cost price", Kind.DECIMAL, digits=10, decimals=2, example="7.25"),
-    ImportColumn("stock_on_hand", "Stock on hand", Kind.INTEGER, nullable=False, minimum=-999_999_999, example="40", second_example="0"),
+    ImportColumn(
+        "stock_on_hand",
+        "Stock on hand",
+        Kind.INTEGER,
+        nullable=False,
+        minimum=-999_999_999,
+        example="40",
+        second_example="0",
+    ),
     ImportColumn("unlimited_stock", "Unlimited stock", Kind.BOOLEAN, nullable=False, example="false"),
     ImportColumn("minimum_stock", "Minimum stock", Kind.INTEGER, example="10"),
     ImportColumn("maximum_stock", "Maximum stock", Kind.INTEGER, example="100"),

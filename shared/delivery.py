@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import flask
 import functions_framework
@@ -17,9 +17,8 @@ import msgspec
 from cloudevents.http.event import CloudEvent
 
 from shared import clients, logs
-from shared.clients.pubsub import Letter
 from shared.errors import Fenced, PermanentError
-from shared.messages import DEAD_LETTERS, Message
+from shared.messages import DEAD_LETTERS, Letter, Message
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ class Function(Protocol):
 
     trigger: Trigger
 
-    def __call__(self, event: Any) -> Any:
+    def __call__(self, *event: Any) -> Any:
         """Handles one event or request."""
 
 
@@ -71,9 +70,8 @@ def kafka_function(message_type: type[M]) -> Callable[[Callable[[M], None]], Fun
 
     def decorate(step: Callable[[M], None]) -> Function:
         def handle(event: CloudEvent) -> None:
-            pushed = msgspec.convert(event.data, PubSubEvent, strict=False).message
-            letter = Letter(message_type.topic, pushed.data, pushed.attributes)
-            deliver(lambda: step(decoded(message_type, pushed.data)), letter)
+            letter = opened(event, message_type.topic)
+            deliver(lambda: step(decoded(message_type, letter.data)), letter)
 
         return registered(handle, step, Trigger("kafka", message_type.topic))
 
@@ -85,17 +83,59 @@ def storage_function(step: Callable[[FinalizedObject], None]) -> Function:
 
     def handle(event: CloudEvent) -> None:
         letter = Letter("storage.finalized", msgspec.json.encode(event.data))
-        deliver(lambda: step(msgspec.convert(event.data, FinalizedObject, strict=False)), letter)
+        deliver(lambda: step(finalized(event)), letter)
 
     return registered(handle, step, Trigger("storage"))
+
+
+def scheduled_function(step: Callable[[], None]) -> Function:
+    """Makes a step a function that Cloud Scheduler calls over HTTP. What it raises is a 503: it is called again."""
+
+    def handle(request: flask.Request) -> str:
+        with logs.context(request.headers.get("traceparent", ""), function=step.__name__):
+            try:
+                step()
+            except Exception:
+                log.exception("Failed; it will be called again")
+                flask.abort(503)
+        return "OK"
+
+    handle.__name__, handle.__doc__, handle.__module__ = step.__name__, step.__doc__, step.__module__
+    return triggered(functions_framework.http(handle), Trigger("schedule"))
+
+
+def worker_function(work: Callable[[], None]) -> Function:
+    """Makes `work` a worker: called without arguments, once a process."""
+    return triggered(work, Trigger("worker"))
 
 
 def registered(handle: Callable[[CloudEvent], None], step: Callable[..., None], trigger: Trigger) -> Function:
     """Gives `handle` the step's name, which the framework finds it by."""
     handle.__name__, handle.__doc__, handle.__module__ = step.__name__, step.__doc__, step.__module__
-    function: Function = functions_framework.cloud_event(handle)
+    return triggered(functions_framework.cloud_event(handle), trigger)
+
+
+def triggered(function: Any, trigger: Trigger) -> Function:
+    """Writes on the function what calls it."""
     function.trigger = trigger
-    return function
+    return cast("Function", function)
+
+
+def opened(event: CloudEvent, topic: str) -> Letter:
+    """The Pub/Sub message in `event`; what is none of Pub/Sub's keeps its bytes, and fails as a message does."""
+    try:
+        pushed = msgspec.convert(event.data, PubSubEvent, strict=False).message
+    except msgspec.ValidationError:
+        return Letter(topic, msgspec.json.encode(event.data))
+    return Letter(topic, pushed.data, pushed.attributes)
+
+
+def finalized(event: CloudEvent) -> FinalizedObject:
+    """Raises PermanentError when the event is not Cloud Storage's."""
+    try:
+        return msgspec.convert(event.data, FinalizedObject, strict=False)
+    except msgspec.ValidationError as error:
+        raise PermanentError(f"Not an event of Cloud Storage: {error}") from error
 
 
 def decoded(message_type: type[M], data: bytes) -> M:

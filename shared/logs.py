@@ -80,5 +80,6 @@ class TextLine(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line, and the traceback under it where there is one."""
         fields = "".join(f" {name}={value}" for name, value in _fields.get().items())
-        line = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname:<7} {record.name}: {record.getMessage()}{fields}"
+        time = self.formatTime(record, "%H:%M:%S")
+        line = f"{time} {record.levelname:<7} {record.name}: {record.getMessage()}{fields}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Self
 from uuid import UUID
 
 import msgspec
 
 DEAD_LETTERS = "dead-letters"  # the Pub/Sub topic of what was given up on
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One Pub/Sub message: a topic's short name, its bytes and its attributes."""
+
+    topic: str
+    data: bytes
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -93,3 +104,7 @@ class ProductsUpdated(Message, frozen=True):
     run: int
     first_row: int
     identifiers: tuple[str, ...]
+
+
+MESSAGES: tuple[type[Message], ...] = (ImportTrigger, ImportBatch, BatchApplied, ProductsUpdated)
+TOPICS = tuple(message.topic for message in MESSAGES)

@@ -1,15 +1,17 @@
-"""The Kafka producer: sends messages and returns only when the broker has them."""
+"""Kafka: a producer that returns only when the broker has the messages, a consumer whose offsets follow the work."""
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from shared import logs
-from shared.messages import Message
+from shared.messages import Letter, Message
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -17,6 +19,13 @@ if TYPE_CHECKING:
 
 # Sooner than Pub/Sub's shortest acknowledgement deadline in use (60 s), so that the sender fails before it is given up.
 DELIVERY_TIMEOUT_MS = 30_000
+
+
+# A consumer that was killed keeps its partitions for so long; the broker's least.
+SESSION_TIMEOUT_MS = 6_000
+RECORDS_AT_ONCE = 200  # 6 MB of full batches at the most, one publish
+
+log = logging.getLogger(__name__)
 
 
 class NotSent(Exception):
@@ -31,14 +40,17 @@ class Kafka:
 
     def __init__(self, settings: Settings) -> None:
         """Connects in the background; the first send waits for it."""
-        self._producer = Producer(connection(settings) | {
-            "acks": "all",
-            "enable.idempotence": True,
-            "delivery.timeout.ms": DELIVERY_TIMEOUT_MS,
-            "linger.ms": 0,  # a send waits for its reports, so lingering only adds to it
-            "compression.type": "lz4",
-            "message.max.bytes": 1_000_000,
-        })
+        self._producer = Producer(
+            connection(settings)
+            | {
+                "acks": "all",
+                "enable.idempotence": True,
+                "delivery.timeout.ms": DELIVERY_TIMEOUT_MS,
+                "linger.ms": 0,  # a send waits for its reports, so lingering only adds to it
+                "compression.type": "lz4",
+                "message.max.bytes": 1_000_000,
+            }
+        )
         threading.Thread(target=self._serve_reports, name="kafka-reports", daemon=True).start()
 
     def send(self, *messages: Message) -> None:
@@ -92,6 +104,74 @@ class Reports:
             raise NotSent(f"{self._missing} messages are without a report after {DELIVERY_TIMEOUT_MS / 1000:.0f} s")
         if self._errors:
             raise NotSent(f"{len(self._errors)} messages were not taken, the first because: {self._errors[0]}")
+
+
+class Records:
+    """What a consumer group reads of some topics, as the letters that Pub/Sub gets."""
+
+    def __init__(self, settings: Settings, group: str, topics: Sequence[str]) -> None:
+        """Joins `group`; its members share the partitions."""
+        self._consumer = Consumer(
+            connection(settings)
+            | {
+                "group.id": group,
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "session.timeout.ms": SESSION_TIMEOUT_MS,
+                "heartbeat.interval.ms": SESSION_TIMEOUT_MS // 3,
+                "fetch.wait.max.ms": 10,  # some brokers answer a waiting fetch only when this is over
+                "topic.metadata.refresh.interval.ms": 10_000,  # a topic that is made later is read soon
+            }
+        )
+        self._consumer.subscribe(list(topics))
+
+    def next(self, timeout_seconds: float) -> list[Letter]:
+        """The records that are there, after waiting up to `timeout_seconds` for the first."""
+        first = self._consumer.poll(timeout_seconds)
+        if first is None:
+            return []
+        records = [first, *self._consumer.consume(RECORDS_AT_ONCE - 1, 0)]
+        for record in records:
+            if error := record.error():
+                log.warning("The consumer says: %s", error)
+        return [letter(record) for record in records if not record.error()]
+
+    def commit(self) -> None:
+        """Marks everything that `next` returned as dealt with. What is not marked comes again after a restart."""
+        try:
+            self._consumer.commit(asynchronous=False)
+        except KafkaException as error:
+            log.warning("Offsets were not committed, so these records will come again: %s", error)
+
+    def close(self) -> None:
+        """Leaves the group, so that others take over at once."""
+        self._consumer.close()
+
+
+def letter(record: Delivery) -> Letter:
+    """A record as Google's Pub/Sub sink connector writes it.
+
+    https://cloud.google.com/pubsub/docs/connect_kafka#convert_to_pubsub_messages
+    """
+    headers = {str(header[0]): text_of(header[1]) for header in record.headers() or ()}
+    position = {
+        "key": text_of(record.key()),
+        "kafka.topic": record.topic() or "",
+        "kafka.partition": str(record.partition()),
+        "kafka.offset": str(record.offset()),
+        "kafka.timestamp": str(record.timestamp()[1]),
+    }
+    return Letter(record.topic() or "", bytes_of(record.value()), {**headers, **position})
+
+
+def text_of(value: str | bytes | None) -> str:
+    """A key or a header's value as an attribute's text."""
+    return bytes_of(value).decode("utf-8", "replace")
+
+
+def bytes_of(value: str | bytes | None) -> bytes:
+    """What the client gives as text or bytes, as bytes."""
+    return value.encode() if isinstance(value, str) else value or b""
 
 
 def connection(settings: Settings) -> dict[str, str | int | float | bool]:

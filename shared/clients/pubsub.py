@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
 from google.cloud import pubsub_v1
 
+from shared.messages import Letter
 from shared.settings import Settings
 
 # As long as Kafka's own delivery may take; the caller's delivery is tried again after it.
 PUBLISH_TIMEOUT_SECONDS = 30
-
-
-@dataclass(frozen=True)
-class Letter:
-    """One Pub/Sub message: a topic's short name, its bytes and its attributes."""
-
-    topic: str
-    data: bytes
-    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 class PubSub:

@@ -1,0 +1,73 @@
+"""imports_api: starts, finds, lists and retries imports over HTTP, and hands out error reports and the template."""
+
+import csv
+import io
+from urllib.parse import quote
+from uuid import UUID
+
+from shared import clients
+from shared.columns import COLUMNS
+from shared.http_api import Answer, Route, http_function
+from shared.imports import error_report, operations
+from shared.imports.operations import Import, ImportPage, ImportQuery, StartedImport, StartImport
+
+CSV = "text/csv; charset=utf-8"
+
+
+def start_import(webshop_uuid: UUID, user_uuid: UUID, body: StartImport) -> StartedImport:
+    """Opens an upload: the import exists once the file's bytes are sent to the URL in the answer."""
+    with clients.service_database().connect() as service:
+        return operations.start(service, clients.storage(), webshop_uuid, user_uuid, body)
+
+
+def list_imports(webshop_uuid: UUID, query: ImportQuery) -> ImportPage:
+    """The webshop's imports, newest first."""
+    with clients.service_database().connect() as service:
+        return operations.find_all(service, webshop_uuid, query)
+
+
+def find_import(webshop_uuid: UUID, import_uuid: UUID) -> Import:
+    """One import: how far it is, how it ended and why."""
+    with clients.service_database().connect() as service:
+        return operations.find_one(service, webshop_uuid, import_uuid)
+
+
+def retry_import(webshop_uuid: UUID, user_uuid: UUID, import_uuid: UUID) -> Import:
+    """Runs an import that failed, or has refused rows, once more from its file."""
+    trigger = operations.retry(clients.service_database(), webshop_uuid, user_uuid, import_uuid)
+    clients.kafka().send(trigger)
+    return find_import(webshop_uuid, import_uuid)
+
+
+def download_errors(webshop_uuid: UUID, import_uuid: UUID) -> Answer:
+    """The error report: every failed row with what is wrong with it, to mend and upload again."""
+    with clients.service_database().connect() as service:
+        row = operations.row_of(service, webshop_uuid, import_uuid)
+        report = b"".join(error_report.report(service, clients.storage(), row))
+    name = quote(f"errors of {row['file_name']}", safe="")
+    return Answer(report, content_type=CSV, headers={"Content-Disposition": f"attachment; filename*=UTF-8''{name}"})
+
+
+def download_template() -> Answer:
+    """A file to begin with: every heading, and two example rows to replace."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\r\n")
+    writer.writerow(column.key for column in COLUMNS)
+    writer.writerow(column.example for column in COLUMNS)
+    writer.writerow(column.second_example for column in COLUMNS)
+    disposition = {"Content-Disposition": 'attachment; filename="products-template.csv"'}
+    return Answer(f"\ufeff{out.getvalue()}".encode(), content_type=CSV, headers=disposition)
+
+
+IMPORTS = "/webshops/<uuid:webshop_uuid>/imports"
+
+ROUTES = (
+    Route("POST", IMPORTS, start_import, status=201),
+    Route("GET", IMPORTS, list_imports),
+    Route("GET", f"{IMPORTS}/template", download_template),
+    Route("GET", f"{IMPORTS}/<uuid:import_uuid>", find_import),
+    Route("POST", f"{IMPORTS}/<uuid:import_uuid>/retry", retry_import, status=202),
+    Route("GET", f"{IMPORTS}/<uuid:import_uuid>/errors", download_errors),
+)
+
+imports_api = http_function("imports_api", ROUTES)

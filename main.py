@@ -1,0 +1,27 @@
+"""The functions that Google Cloud and functions-framework find by name. Logging first: what is imported may log."""
+
+import os
+
+from shared import logs
+
+logs.configure(dict(os.environ))
+
+from functions.import_apply import import_apply  # noqa: E402
+from functions.import_batches import import_batches  # noqa: E402
+from functions.import_mirror import import_mirror  # noqa: E402
+from functions.import_progress import import_progress  # noqa: E402
+from functions.import_upload import import_upload  # noqa: E402
+from functions.imports_api import imports_api  # noqa: E402
+from functions.kafka_bridge import kafka_bridge  # noqa: E402
+from functions.sweep import sweep  # noqa: E402
+
+__all__ = [
+    "import_apply",
+    "import_batches",
+    "import_mirror",
+    "import_progress",
+    "import_upload",
+    "imports_api",
+    "kafka_bridge",
+    "sweep",
+]

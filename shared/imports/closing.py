@@ -1,0 +1,36 @@
+"""Ends an import before all results are in, so that nothing is applied behind its final state."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine
+
+from shared.errors import Fenced
+from shared.imports import applying, gate, leases, ledger
+from shared.imports.leases import Claim
+from shared.imports.states import Status, Step
+
+
+def close(service_database: Engine, product_database: Engine, held: Claim, reason: str) -> None:
+    """Closes the gate, stores what was applied until then, and writes the final state.
+
+    If that covers every row, the state follows the ledger after all; else the rows that were never reached count as
+    failed. Killed in between, the next claimant finds the gate closed and goes on from there.
+    Raises Fenced when somebody else holds the import by now.
+    """
+    with product_database.begin() as product:
+        reason = gate.close_gate(product, held.uuid, held.run, reason)
+        applied = applying.results_of_run(product, held.uuid, held.run)
+    with service_database.begin() as service:
+        row = leases.lock(service, held.uuid, held.run)
+        if row.token != held.token:
+            raise Fenced(f"run {held.run} of import {held.uuid} is somebody else's by now")
+        for result in applied:
+            ledger.store_result(service, result)
+        validated = row.processing_step != Step.VALIDATE
+        if validated and ledger.settle(service, held.uuid, held.run, row.total_rows):
+            return
+        ledger.refuse_unreached(service, held.uuid, held.run, f"This row was not reached. {reason}")
+        counts = ledger.counts(service, held.uuid, held.run, row.total_rows)
+        if validated:
+            reason = f"{reason} {counts.applied_rows:,} of {row.total_rows:,} rows were applied before that."
+        leases.finish(service, held.uuid, held.run, Status.FAILED_UNEXPECTEDLY, reason, **counts.columns())

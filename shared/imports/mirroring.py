@@ -1,0 +1,88 @@
+"""Brings products of the legacy database to what they are in the product database, whatever order messages come in."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import msgspec
+from sqlalchemy import Connection, Engine, TextClause, text
+
+from shared.columns import COLUMNS, IDENTIFIER
+from shared.messages import ProductsUpdated
+
+MIRRORED = tuple(column for column in COLUMNS if column is not IDENTIFIER)
+
+
+def mirror(product: Engine, legacy: Connection, updated: ProductsUpdated) -> None:
+    """Writes all mirrored columns of the products in `updated`, in the transaction of `legacy`.
+
+    The rows are locked before the products are read: of two messages the last to lock reads last and writes last, so
+    none can leave an older value behind.
+    """
+    identifiers = msgspec.json.encode(sorted(updated.identifiers)).decode()
+    keys = {"webshop_uuid": updated.webshop_uuid, "identifiers": identifiers}
+    inserted = legacy.execute(INSERT_MISSING, keys).scalars().all()
+    legacy.execute(LOCK, keys)
+    with product.connect() as reading:
+        rows, found = reading.execute(read_statement(), keys).one()
+    legacy.execute(write_statement(), {"webshop_uuid": updated.webshop_uuid, "rows": rows})
+    if gone := set(inserted) - set(found):
+        lost = {"webshop_uuid": updated.webshop_uuid, "identifiers": msgspec.json.encode(sorted(gone)).decode()}
+        legacy.execute(REMOVE, lost)
+
+
+def mark_mirrored(product: Connection, updated: ProductsUpdated) -> None:
+    """Records that the outcome needs no mirroring any more."""
+    statement = text("""
+        update import_outcomes set mirrored_at = clock_timestamp()
+        where import_uuid = :import_uuid and run = :run and first_row = :first_row and mirrored_at is null
+    """)
+    key = {"import_uuid": updated.import_uuid, "run": updated.run, "first_row": updated.first_row}
+    product.execute(statement, key)
+
+
+INSERT_MISSING = text("""
+    insert into products (webshop_uuid, identifier)
+    select :webshop_uuid, value from json_array_elements_text(cast(:identifiers as json)) order by value
+    on conflict do nothing
+    returning identifier
+""")
+LOCK = text("""
+    select identifier from products
+    where webshop_uuid = :webshop_uuid
+      and identifier in (select value from json_array_elements_text(cast(:identifiers as json)))
+    order by identifier for update
+""")
+# A product that was removed meanwhile leaves no empty row behind where there was none before.
+REMOVE = text("""
+    delete from products
+    where webshop_uuid = :webshop_uuid
+      and identifier in (select value from json_array_elements_text(cast(:identifiers as json)))
+""")
+
+
+@cache
+def read_statement() -> TextClause:
+    """The products as they are now, as one JSON text that goes to the other server as it is; and which there are."""
+    values = ", ".join(f"p.{column.key}" for column in MIRRORED)
+    return text(f"""
+        select cast(coalesce(json_agg(json_build_array(p.identifier, {values})), '[]') as text),
+               coalesce(array_agg(p.identifier), '{{}}')
+        from products p
+        where p.webshop_uuid = :webshop_uuid
+          and p.identifier in (select value from json_array_elements_text(cast(:identifiers as json)))
+    """)  # every name comes from the column table
+
+
+@cache
+def write_statement() -> TextClause:
+    """Sets every mirrored column."""
+    values = ", ".join(
+        f"{column.key} = cast(value->>{position} as {column.kind.sql_type})"
+        for position, column in enumerate(MIRRORED, start=1)
+    )
+    return text(f"""
+        update products set {values}, mirrored_at = clock_timestamp()
+        from json_array_elements(cast(:rows as json))
+        where webshop_uuid = :webshop_uuid and identifier = value->>0
+    """)  # every name comes from the column table

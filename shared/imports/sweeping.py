@@ -1,0 +1,94 @@
+"""What was forgotten: uploads whose event was lost, imports nobody works on, outcomes not mirrored, old files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+from sqlalchemy import Connection, Engine, or_, select, text, update
+
+from shared.clients.storage import Storage
+from shared.imports import uploads
+from shared.imports.leases import now
+from shared.imports.states import ACTIVE
+from shared.messages import ImportTrigger, ProductsUpdated
+from shared.tables.service import imports
+
+log = logging.getLogger(__name__)
+
+UPLOADS_OF_THE_LAST = timedelta(days=1)  # older ones without a row are no lost event any more
+MIRROR_AFTER_SECONDS = 60  # a mirror message that is only late has come by then
+WAKE_AGAIN_SECONDS = 10
+AT_ONCE = 500  # of a kind in one sweep; the next one goes on
+FILE_RETENTION = timedelta(days=30)  # for so long an import can be retried, and its report shows the cells
+OUTCOME_RETENTION_DAYS = 60  # twice the file's: nothing can ask for an outcome whose file is long gone
+
+
+def lost_uploads(service: Engine, storage: Storage) -> list[ImportTrigger]:
+    """Records the uploads of the last day that no import knows, and removes files that are kept no longer.
+
+    Returns the triggers to send.
+    """
+    today = datetime.now(UTC)
+    found = {}
+    for stored in storage.list(uploads.PREFIX):
+        if stored.created_at < today - FILE_RETENTION:
+            storage.remove(stored.path)
+        upload = uploads.upload_of(stored.path, stored.generation, stored.size_bytes, stored.metadata)
+        if upload and stored.created_at > today - UPLOADS_OF_THE_LAST:
+            found[upload.import_uuid] = upload
+    triggers = []
+    with service.connect() as reading:
+        known = set(reading.execute(select(imports.c.uuid).where(imports.c.uuid.in_(found))).scalars())
+    for import_uuid, upload in found.items():
+        if import_uuid in known:
+            continue
+        log.warning("The event of %s was lost; recording it now", upload.path)
+        with service.begin() as writing:
+            trigger = uploads.record(writing, upload)
+        if trigger:
+            triggers.append(trigger)
+    return triggers
+
+
+def sleeping_imports(service: Connection) -> list[ImportTrigger]:
+    """The active imports whose lease ran out, or that nobody claimed; each is returned once in WAKE_AGAIN_SECONDS."""
+    asleep = (
+        select(imports.c.uuid)
+        .where(
+            imports.c.status.in_(ACTIVE),
+            imports.c.wake_at <= now(),
+            or_(imports.c.lease_until.is_(None), imports.c.lease_until <= now()),
+        )
+        .order_by(imports.c.wake_at)
+        .limit(AT_ONCE)
+        .with_for_update(skip_locked=True)
+    )
+    statement = (
+        update(imports)
+        .where(imports.c.uuid.in_(asleep))
+        .values(wake_at=now(WAKE_AGAIN_SECONDS))
+        .returning(imports.c.webshop_uuid, imports.c.uuid, imports.c.run)
+    )
+    return [ImportTrigger(*row) for row in service.execute(statement)]
+
+
+def unmirrored_outcomes(product: Connection) -> Sequence[ProductsUpdated]:
+    """Outcomes that should have been mirrored by now."""
+    statement = text("""
+        select webshop_uuid, import_uuid, run, first_row, identifiers from import_outcomes
+        where mirrored_at is null and applied_at < clock_timestamp() - make_interval(secs => :seconds)
+        order by applied_at limit :at_once
+    """)
+    rows = product.execute(statement, {"seconds": MIRROR_AFTER_SECONDS, "at_once": AT_ONCE}).mappings()
+    return [msgspec.convert(dict(row), ProductsUpdated) for row in rows]
+
+
+def forget_old_outcomes(product: Connection) -> None:
+    """Removes what no delivery and no close can ask for any more."""
+    keys = {"days": OUTCOME_RETENTION_DAYS}
+    old = "< now() - make_interval(days => :days)"
+    product.execute(text(f"delete from import_outcomes where mirrored_at {old}"), keys)
+    product.execute(text(f"delete from import_gates where changed_at {old}"), keys)
