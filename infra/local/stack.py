@@ -1,0 +1,249 @@
+"""What runs on this machine, in which order, and with which environment.
+
+base       postgres, storage, kafka, mail; each but the last only where the environment names no server for it
+function   one process a function of main.py
+edge       what brings work in: pubsub (where the environment names none), storage_events, scheduler, gateway
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from infra.local import contents, functions, identity, mail_catcher, ports, postgres
+from infra.local.functions import Function
+from infra.local.ports import HOST
+from infra.local.state import State
+from infra.local.supervisor import Service, Supervisor
+
+PROJECT = "local"
+BUCKET = "imports-and-exports"
+API_PORT = 8080
+OWN_SERVERS = ("postgres", "storage", "pubsub", "mail", "gateway")  # the broker chooses its own port
+DATABASE_VARIABLES = {name: f"{name.upper()}_DATABASE_URL" for name in postgres.DATABASES}
+# With one of these set, the stack uses that server and starts none of its own.
+FOREIGN_VARIABLES = (
+    *DATABASE_VARIABLES.values(),
+    "STORAGE_EMULATOR_HOST",
+    "KAFKA_BOOTSTRAP_SERVERS",
+    "PUBSUB_EMULATOR_HOST",
+)
+TENANTS = ("webshop_uuid", "user_uuid", "other_webshop_uuid", "other_user_uuid", "buy_order_uuid")
+
+
+@dataclass
+class Stack:
+    """One stack: what it is made of, and the supervisor of its processes."""
+
+    state: State
+    products: int  # to seed in the first webshop
+    foreign: dict[str, str] = field(init=False)  # servers that the caller's environment names, by variable
+    ports: dict[str, int] = field(init=False)  # of OWN_SERVERS
+    environment: dict[str, str] = field(init=False)  # what the functions are given
+    functions: list[Function] = field(init=False)
+    addresses: dict[str, str] = field(init=False)  # host:port by function
+    tenants: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Starts nothing yet."""
+        self.supervisor = Supervisor(self.state)
+        self.foreign = {name: os.environ[name] for name in FOREIGN_VARIABLES if os.environ.get(name)}
+        self.ports = dict(zip(OWN_SERVERS, ports.free_ports(len(OWN_SERVERS)), strict=True))
+        self.ports["gateway"] = ports.preferred_port(API_PORT, self.ports["gateway"])
+
+    def up(self) -> None:
+        """Starts everything and returns when it is ready. Raises StartFailed; `down` ends what runs by then."""
+        self.environment = self.settings() | self.own_servers() | self.foreign
+        os.environ.update(self.environment)
+        self.supervisor.prepare()
+        if self.own_databases():
+            postgres.initialize(self.state.path("postgres"))
+        self.functions = self.supervisor.call(functions.discover)
+        self.addresses = self.function_addresses()
+        self.supervisor.start(*self.servers())
+        self.supervisor.wait_ready()
+        self.create_what_functions_connect_to()
+        self.supervisor.start(*self.function_services())
+        self.tenants = asdict(self.supervisor.call(contents.fill_databases, self.database_urls(), self.products))
+        self.supervisor.start(*self.edge())
+        self.supervisor.wait_ready()
+        self.save()
+
+    def watch(self) -> None:
+        """Starts again what dies, until a signal's handler raises."""
+        self.supervisor.watch()
+
+    def down(self) -> None:
+        """Ends everything."""
+        self.state.forget()
+        self.supervisor.stop()
+
+    def settings(self) -> dict[str, str]:
+        """What the functions are given besides the addresses of servers."""
+        return {
+            "GOOGLE_CLOUD_PROJECT": PROJECT,
+            "BUCKET": BUCKET,
+            "LOG_FORMAT": "text",
+            "SIGNED_URLS": "off",  # nothing here can sign
+            "TOKEN_ISSUER": self.api_url(),
+            "TOKEN_AUDIENCE": identity.AUDIENCE,
+            "TOKEN_JWKS_URL": f"http://{HOST}:{self.ports['gateway']}{identity.KEY_SET_PATH}",
+            "SENDGRID_HOST": f"http://{HOST}:{self.ports['mail']}",
+            "SENDGRID_API_KEY": mail_catcher.API_KEY,
+            "SENDGRID_WEBHOOK_PUBLIC_KEY": mail_catcher.public_key(self.state.directory),
+            "MAIL_FROM_ADDRESS": mail_catcher.SENDER,
+        }
+
+    def own_servers(self) -> dict[str, str]:
+        """Where the stack's own servers are, by the variables that name another."""
+        urls = {name: postgres.url(self.ports["postgres"], name) for name in DATABASE_VARIABLES}
+        return {
+            **{variable: urls[name] for name, variable in DATABASE_VARIABLES.items()},
+            "STORAGE_EMULATOR_HOST": f"http://{HOST}:{self.ports['storage']}",
+            "PUBSUB_EMULATOR_HOST": f"{HOST}:{self.ports['pubsub']}",
+        }
+
+    def own_databases(self) -> tuple[str, ...]:
+        """The databases that the stack's own PostgreSQL holds."""
+        return tuple(name for name, variable in DATABASE_VARIABLES.items() if variable not in self.foreign)
+
+    def database_urls(self) -> dict[str, str]:
+        """The libpq URL of each database."""
+        return {name: self.environment[variable] for name, variable in DATABASE_VARIABLES.items()}
+
+    def api_url(self) -> str:
+        """The one address of everything."""
+        return f"http://localhost:{self.ports['gateway']}"
+
+    def function_addresses(self) -> dict[str, str]:
+        """A host:port for each function that is a server."""
+        names = [function.name for function in self.functions if function.kind != "worker"]
+        return {name: f"{HOST}:{port}" for name, port in zip(names, ports.free_ports(len(names)), strict=True)}
+
+    def topics(self) -> list[str]:
+        """The topics that functions listen to."""
+        return sorted({function.topic for function in self.functions if function.topic})
+
+    def named(self, kind: str) -> list[str]:
+        """The functions of one kind."""
+        return [function.name for function in self.functions if function.kind == kind]
+
+    def servers(self) -> list[Service]:
+        """What the functions stand on, but for servers that the caller named."""
+        data = self.state.path("postgres")
+        at_once = {function.name: functions.sizing(function.name).threads for function in self.functions}
+        services = [Service("mail", "infra.local.mail_catcher", (self.ports["mail"], self.state.path("mail")))]
+        if self.own_databases():
+            services.append(
+                Service(
+                    "postgres",
+                    "infra.local.postgres",
+                    (data, self.ports["postgres"]),
+                    stop_signal=signal.SIGINT,  # its fast shutdown: at SIGTERM it waits for the last client
+                    ready_pid=lambda: postgres.ready_pid(data),
+                )
+            )
+        if "STORAGE_EMULATOR_HOST" not in self.foreign:
+            arguments = (self.state.path("storage"), self.ports["storage"], BUCKET)
+            services.append(Service("storage", "infra.local.storage_server", arguments))
+        if "KAFKA_BOOTSTRAP_SERVERS" not in self.foreign:
+            services.append(Service("kafka", "infra.local.broker", (self.topics(),), after_restart=self.follow_broker))
+        if "PUBSUB_EMULATOR_HOST" not in self.foreign:
+            arguments = (self.state.directory, self.ports["pubsub"], at_once)
+            services.append(Service("pubsub", "infra.local.pubsub_server", arguments, layer="edge"))
+        return services
+
+    def function_services(self) -> list[Service]:
+        """A process a function."""
+        services = []
+        for function in self.functions:
+            if function.kind == "worker":
+                services.append(
+                    Service(function.name, "infra.local.worker_process", (function.name,), layer="function")
+                )
+            else:
+                port = int(self.addresses[function.name].rpartition(":")[2])
+                arguments = (function.name, port)
+                services.append(Service(function.name, "infra.local.function_process", arguments, layer="function"))
+        return services
+
+    def edge(self) -> list[Service]:
+        """What brings work to the functions."""
+        services = [
+            Service(
+                f"storage_events_{name}" if index else "storage_events",
+                "infra.local.storage_events",
+                (
+                    self.environment["STORAGE_EMULATOR_HOST"],
+                    BUCKET,
+                    self.url(name),
+                    self.state.path(f"{name}.delivered"),
+                ),
+                layer="edge",
+            )
+            for index, name in enumerate(self.named("storage"))
+        ]
+        scheduled = tuple(self.url(name) for name in self.named("schedule"))
+        served = [function for function in self.functions if function.routes]
+        routed = (self.ports["gateway"], served, self.addresses, self.state.directory, self.api_url())
+        return [
+            *services,
+            Service("scheduler", "infra.local.scheduler", (scheduled,), layer="edge"),
+            Service("gateway", "infra.local.gateway", routed, layer="edge"),
+        ]
+
+    def url(self, function: str) -> str:
+        """Where a function takes events."""
+        return f"http://{self.addresses[function]}/"
+
+    def create_what_functions_connect_to(self) -> None:
+        """Databases, the broker's address, topics, subscriptions and the bucket; what is there stays."""
+        if self.own_databases():
+            self.supervisor.call(postgres.create_databases, self.ports["postgres"], self.own_databases())
+        if "KAFKA_BOOTSTRAP_SERVERS" in self.foreign:
+            self.supervisor.call(contents.create_kafka_topics, self.foreign["KAFKA_BOOTSTRAP_SERVERS"], self.topics())
+        else:
+            self.take_broker_address()
+        if "STORAGE_EMULATOR_HOST" in self.foreign:
+            self.supervisor.call(contents.create_bucket, PROJECT, BUCKET)
+        endpoints = {
+            function.name: (function.topic, f"{self.url(function.name)}projects/{PROJECT}/topics/{function.topic}")
+            for function in self.functions
+            if function.topic
+        }
+        self.supervisor.call(contents.create_subscriptions, PROJECT, endpoints)
+
+    def take_broker_address(self) -> None:
+        """Gives the functions the address that the broker says it has."""
+        if broker := self.state.announced("kafka"):
+            self.environment["KAFKA_BOOTSTRAP_SERVERS"] = os.environ["KAFKA_BOOTSTRAP_SERVERS"] = broker["address"]
+
+    def follow_broker(self) -> None:
+        """A broker that was started again has a new address: everybody who talks to it starts again too."""
+        self.take_broker_address()
+        self.supervisor.restart(*self.function_services())
+        self.save()
+
+    def save(self) -> None:
+        """Writes down what the other commands need to know."""
+        told = {
+            "API_URL": self.api_url(),
+            "GRPC_TARGET": "",  # there is no gRPC server yet
+            **{variable: self.environment[variable] for variable in DATABASE_VARIABLES.values()},
+            **{name: self.environment[name] for name in ("STORAGE_EMULATOR_HOST", "BUCKET")},
+            **{name: self.environment[name] for name in ("KAFKA_BOOTSTRAP_SERVERS", "PUBSUB_EMULATOR_HOST")},
+            "MAIL_DIR": str(self.state.path("mail")),
+            **{name.upper(): str(self.tenants[name]) for name in TENANTS},
+        }
+        stack: dict[str, Any] = {
+            "environment": told,
+            "processes": self.supervisor.names(),
+            "functions": [
+                asdict(function) | {"url": self.url(function.name)}
+                for function in self.functions
+                if function.name in self.addresses
+            ],
+        }
+        self.state.save(stack)
