@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from google.api_core.exceptions import NotFound, PreconditionFailed
-from google.cloud import storage
+from google.cloud import storage  # type: ignore[attr-defined]  # a namespace that other packages type
 
 from shared.errors import ObjectGone
 from shared.settings import Settings

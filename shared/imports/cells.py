@@ -171,7 +171,7 @@ def _ean(code: str) -> str:
     if len(code) not in _EAN_LENGTHS:
         hint = " Were zeros lost at its start?" if len(code) < max(_EAN_LENGTHS) else ""
         raise RefusedCell("not_an_ean", f"{shown(code)} has {len(code)} digits; an EAN has 8, 12, 13 or 14.{hint}")
-    digits = [ord(digit) - ord("0") for digit in reversed(code)]
+    digits = list(map(int, reversed(code)))
     check = -(3 * sum(digits[1::2]) + sum(digits[2::2])) % 10
     if check != digits[0]:
         raise RefusedCell(

@@ -84,10 +84,11 @@ def decode(content: bytes) -> tuple[str, str]:
 
 def delimiter_of(text: str) -> str:
     """The delimiter under which most headings are known; the one with the most cells, then comma, where that ties."""
+    lines = io.StringIO(text, newline="")
 
     def headings_known(delimiter: str) -> tuple[int, int]:
-        rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        cells = next((row for row in rows if any(row)), [])
+        lines.seek(0)
+        cells = next(filter(any, csv.reader(lines, delimiter=delimiter)), [])
         return sum(map(headings.known, cells)), len(cells)
 
     return max(DELIMITERS, key=headings_known)

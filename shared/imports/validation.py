@@ -67,12 +67,16 @@ class ImportFile:
         rows: list[list[str]] = []
         width = len(self.heading)
         for row_number, cells, fault in piece:
-            error = fault or _shape_error(cells, width) or (_nul_error(cells) if contains_nul else None)
+            error = fault
+            if error is None and len(cells) != width:
+                error = _width_error(cells, width)
+            if error is None and contains_nul:
+                error = _nul_error(cells)
             if error:
                 errors[row_number] = [error]
             else:
                 row_numbers.append(row_number)
-                rows.append(cells if len(cells) == width else cells[:width])
+                rows.append(cells[:width])
 
         cells_by_position = list(zip(*rows, strict=True)) or [()] * width
         values_by_key: dict[str, Sequence[str | None]] = {}
@@ -129,8 +133,8 @@ def _row_error(code: str, message: str) -> CellError:
     return CellError("", "", code, message)
 
 
-def _shape_error(cells: list[str], width: int) -> CellError | None:
-    """What is wrong with a row that has more or fewer cells than the heading; empty ones after the last don't count."""
+def _width_error(cells: list[str], width: int) -> CellError | None:
+    """What is wrong with a row of more or fewer cells than the heading: nothing, where those it has more are empty."""
     found = f"The row has {len(cells):,} cells, the heading {width:,}."
     if len(cells) < width:
         return _row_error("too_few_cells", f"{found} Add the missing ones; they may be empty.")
