@@ -31,6 +31,7 @@ google.cloud.pubsub.topic.v1.messagePublished to the function of the topic that 
 def main() -> int:
     """Runs one command and returns its exit status."""
     options = parser().parse_args()
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `ps | head -1` is no error
     try:
         status: int = options.run(options)
     except (NotRunning, AlreadyRunning) as error:
@@ -88,6 +89,7 @@ def up(options: argparse.Namespace) -> int:
         where.prepare()
         stack = Stack(where, options.products)
         started = time.monotonic()
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, leave)
         try:

