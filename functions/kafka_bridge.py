@@ -8,7 +8,7 @@ import signal
 import threading
 
 from shared import clients
-from shared.clients.kafka import Records
+from shared.clients.broker import Records
 from shared.delivery import worker_function
 from shared.messages import TOPICS
 from shared.settings import settings

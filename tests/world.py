@@ -29,8 +29,8 @@ from sqlalchemy import Engine, event, text
 import main
 from shared import clients
 from shared.clients.databases import connect_to
-from shared.clients.kafka import NotSent
-from shared.clients.storage import StoredObject
+from shared.clients.broker import NotSent
+from shared.clients.bucket import StoredObject
 from shared.errors import ObjectGone
 from shared.imports import operations, uploads
 from shared.imports.operations import Import, find_one
@@ -61,7 +61,7 @@ class Boundaries:
 
 @dataclass
 class Bucket:
-    """A bucket in memory, with generations. It takes the place of shared.clients.storage.Storage."""
+    """A bucket in memory, with generations. It takes the place of shared.clients.bucket.Storage."""
 
     boundaries: Boundaries
     objects: dict[str, tuple[StoredObject, bytes]] = field(default_factory=dict)

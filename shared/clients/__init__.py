@@ -13,9 +13,9 @@ from shared.settings import settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from shared.clients.kafka import Kafka
-    from shared.clients.pubsub import PubSub
-    from shared.clients.storage import Storage
+    from shared.clients.broker import Kafka
+    from shared.clients.publisher import PubSub
+    from shared.clients.bucket import Storage
 
 
 @cache
@@ -45,7 +45,7 @@ def legacy_database() -> Engine:
 @cache
 def kafka() -> Kafka:
     """The producer of all messages."""
-    from shared.clients.kafka import Kafka
+    from shared.clients.broker import Kafka
 
     return Kafka(settings())
 
@@ -53,7 +53,7 @@ def kafka() -> Kafka:
 @cache
 def storage() -> Storage:
     """The bucket of imports and exports."""
-    from shared.clients.storage import Storage
+    from shared.clients.bucket import Storage
 
     return Storage(settings())
 
@@ -61,7 +61,7 @@ def storage() -> Storage:
 @cache
 def pubsub() -> PubSub:
     """The publisher: of the bridge, and of dead letters."""
-    from shared.clients.pubsub import PubSub
+    from shared.clients.publisher import PubSub
 
     return PubSub(settings())
 

@@ -13,8 +13,8 @@ from itertools import accumulate
 import msgspec
 from sqlalchemy import Connection, Engine
 
-from shared.clients.kafka import Kafka
-from shared.clients.storage import Storage
+from shared.clients.broker import Kafka
+from shared.clients.bucket import Storage
 from shared.errors import PermanentError
 from shared.imports import applying, gate, leases, ledger, validation
 from shared.imports.leases import Claim

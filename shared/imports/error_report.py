@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Connection, RowMapping, text
 
-from shared.clients.storage import Storage
+from shared.clients.bucket import Storage
 from shared.columns import BY_KEY, REPORT_HEADINGS, folded
 from shared.errors import ObjectGone
 from shared.imports import validation

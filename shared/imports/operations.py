@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
-from shared.clients.storage import Storage
+from shared.clients.bucket import Storage
 from shared.file_names import safe_file_name
 from shared.imports import leases, ledger, uploads
 from shared.imports.states import ACTIVE, MAX_FILE_BYTES, OnError, Operation, Status, Step

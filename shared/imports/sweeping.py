@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 from sqlalchemy import Connection, Engine, or_, select, text, update
 
-from shared.clients.storage import Storage
+from shared.clients.bucket import Storage
 from shared.imports import uploads
 from shared.imports.leases import now
 from shared.imports.states import ACTIVE
