@@ -32,7 +32,7 @@ def url_map(functions: list[Function]) -> Map:
         for function in functions
         for route in function.routes
     ]
-    return Map(rules, merge_slashes=False, redirect_defaults=False, strict_slashes=True)
+    return Map(rules, merge_slashes=False, redirect_defaults=False, strict_slashes=False)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -54,15 +54,18 @@ class Handler(BaseHTTPRequestHandler):
             self.send_whole(200, "application/json", self.documents[path])
             return
         try:
-            function, _ = self.routes.match(path, method=self.command)
-        except MethodNotAllowed as error:
-            self.send_problem(
-                405, "Method not allowed", f"{path} takes {', '.join(sorted(error.valid_methods or ()))}."
-            )
+            function = self.function_of(path)
         except HTTPException:
             self.send_problem(404, "Not found", f"There is nothing at {path}.")
         else:
             self.forward(self.addresses[function], body)
+
+    def function_of(self, path: str) -> str:
+        """The function that has `path`; it answers for a method that it does not take. Raises NotFound."""
+        try:
+            return str(self.routes.match(path, method=self.command)[0])
+        except MethodNotAllowed as error:
+            return str(self.routes.match(path, method=next(iter(error.valid_methods or ())))[0])
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
 
@@ -129,12 +132,12 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
         return said
 
-    def send_problem(self, status: int, title: str, detail: str, retry_after: str = "") -> None:
+    def send_problem(self, status: int, title: str, detail: str, *, retry_after: str = "") -> None:
         """An error as RFC 9457 has it."""
         problem = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-        self.send_whole(status, "application/problem+json", json.dumps(problem).encode(), retry_after)
+        self.send_whole(status, "application/problem+json", json.dumps(problem).encode(), retry_after=retry_after)
 
-    def send_whole(self, status: int, content_type: str, content: bytes, retry_after: str = "") -> None:
+    def send_whole(self, status: int, content_type: str, content: bytes, *, retry_after: str = "") -> None:
         """An answer of the gateway's own."""
         self.send_response(status)
         self.send_header("Content-Type", content_type)

@@ -1,4 +1,4 @@
-"""The identity provider: a key, the key set that the gateway publishes, and tokens for anybody who asks on this machine."""
+"""The identity provider: a key, the key set that the gateway publishes, and tokens for whoever is on this machine."""
 
 from __future__ import annotations
 
