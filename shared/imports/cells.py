@@ -129,9 +129,9 @@ def _plain(column: ImportColumn) -> re.Pattern[str]:
             pattern = "|true|false"
         case Kind.DECIMAL if column.minimum <= 0:
             # Never three decimals: those may be thousands.
-            pattern = rf"(?:[0-9]{{1,{column.digits}}}(?:\.[0-9]{{1,{min(column.decimals, 2)}}})?)?"
+            pattern = rf"(?:(?:0|[1-9][0-9]{{0,{column.digits - 1}}})(?:\.[0-9]{{1,{min(column.decimals, 2)}}})?)?"
         case Kind.INTEGER if column.minimum <= 0:
-            pattern = rf"[0-9]{{0,{column.digits}}}"
+            pattern = rf"(?:0|[1-9][0-9]{{0,{column.digits - 1}}})?"
     return re.compile(pattern)
 
 
@@ -217,15 +217,16 @@ def _number(column: ImportColumn, text: str) -> str:
         _refuse_as_number(column, text)
     whole = re.sub(r"[^0-9]", "", parts["whole"]).lstrip("0")
     fraction = parts["fraction"] or ""
-    if len(fraction) == 3 and parts["thousands"] is None:
-        raise RefusedCell("ambiguous_number", _ambiguity(column, text, whole, fraction))
-    if len(fraction) > column.decimals:
-        allowed = f"at most {column.decimals} decimals are" if column.decimals else "a whole number is"
-        raise RefusedCell("too_many_decimals", f"{shown(text)} has decimals that would be lost: {allowed} allowed.")
     if len(whole) > column.digits:
         raise RefusedCell(
             "number_too_large", f"{shown(text)} is too large: at most {column.digits} digits before the decimals."
         )
+    if len(fraction) == 3 and parts["thousands"] is None:
+        sign = parts["sign"].replace("+", "")
+        raise RefusedCell("ambiguous_number", _ambiguity(column, text, f"{sign}{whole or '0'}", fraction))
+    if len(fraction) > column.decimals:
+        allowed = f"at most {column.decimals} decimals are" if column.decimals else "a whole number is"
+        raise RefusedCell("too_many_decimals", f"{shown(text)} has decimals that would be lost: {allowed} allowed.")
     value = (whole or "0") + (f".{fraction}" if fraction else "")
     if parts["sign"] == "-" and value.strip("0."):
         value = f"-{value}"
@@ -236,9 +237,9 @@ def _number(column: ImportColumn, text: str) -> str:
 
 def _ambiguity(column: ImportColumn, text: str, whole: str, fraction: str) -> str:
     """Says in which two ways one separator with three digits after it can be read, and how to write either."""
-    thousands = (whole + fraction).lstrip("0") or "0"
-    decimal = f"{whole or '0'}.{fraction}"
-    shortest = f"{whole or '0'}.{fraction.rstrip('0') or '0'}"
+    thousands = str(int(whole + fraction))
+    decimal = f"{whole}.{fraction}"
+    shortest = f"{whole}.{fraction.rstrip('0') or '0'}"
     if not column.decimals:
         way_out = f"Write {thousands} if you mean that; decimals are not allowed."
     elif len(fraction.rstrip("0")) <= column.decimals and shortest != decimal:

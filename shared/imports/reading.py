@@ -88,7 +88,7 @@ def delimiter_of(text: str) -> str:
 
     def headings_known(delimiter: str) -> tuple[int, int]:
         lines.seek(0)
-        cells = next(filter(any, csv.reader(lines, delimiter=delimiter)), [])
+        cells = next(filter(None, csv.reader(lines, delimiter=delimiter)), [])
         return sum(map(headings.known, cells)), len(cells)
 
     return max(DELIMITERS, key=headings_known)
