@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import ClassVar, Self
 from uuid import UUID
 
@@ -106,5 +107,37 @@ class ProductsUpdated(Message, frozen=True):
     identifiers: tuple[str, ...]
 
 
-MESSAGES: tuple[type[Message], ...] = (ImportTrigger, ImportBatch, BatchApplied, ProductsUpdated)
+class ExportRequest(Message, frozen=True):
+    """An export waits to be rendered."""
+
+    topic = "webshop.export.request"
+
+    export_uuid: UUID
+
+
+class ExportHistory(Message, frozen=True):
+    """An export as it is since its last change: the whole record, so the highest version alone is the truth."""
+
+    topic = "webshop.export.history"
+
+    uuid: UUID
+    name: str  # of the file
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None
+    status: str
+    user_uuid: UUID
+    source: str
+    file_uri: str | None  # gs://bucket/path; None: there is no file, not yet or not any more
+    version: int
+
+
+MESSAGES: tuple[type[Message], ...] = (
+    ImportTrigger,
+    ImportBatch,
+    BatchApplied,
+    ProductsUpdated,
+    ExportRequest,
+    ExportHistory,
+)
 TOPICS = tuple(message.topic for message in MESSAGES)

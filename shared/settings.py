@@ -39,6 +39,7 @@ class Settings:
     token_jwks_url: str  # the issuer's public keys
     log_format: str  # "json" (Cloud Logging) or "text" (a terminal)
     signed_urls: bool  # False: downloads are streamed by the function (where nothing can sign)
+    export_retention_days: int  # an export's file is kept for so long
     threads: int  # requests served at once by one process; sizes the connection pools
 
 
@@ -71,6 +72,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         token_jwks_url=environment.get("TOKEN_JWKS_URL", ""),
         log_format=environment.get("LOG_FORMAT", "json"),
         signed_urls=environment.get("SIGNED_URLS", "on") == "on",
+        export_retention_days=int(environment.get("EXPORT_RETENTION_DAYS", "30")),
         threads=int(environment.get("THREADS", "8")),
     )
 

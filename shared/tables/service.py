@@ -22,6 +22,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, INT4MULTIRANGE, JSONB
 metadata = MetaData()
 
 ACTIVE = "status in ('IN_QUEUE', 'IMPORTING')"
+UNFINISHED = "status in ('PENDING', 'RENDERING')"
 
 
 def moment(name: str, **options: object) -> Column[object]:
@@ -92,4 +93,76 @@ import_refused_rows = Table(
     Column("row_number", Integer, nullable=False),
     Column("errors", JSONB, nullable=False),  # list of shared.messages.CellError
     PrimaryKeyConstraint("import_uuid", "run", "row_number"),
+)
+
+exports = Table(
+    "exports",
+    metadata,
+    Column("uuid", Uuid, primary_key=True),
+    Column("webshop_uuid", Uuid, nullable=False),
+    Column("user_uuid", Uuid, nullable=False),
+    Column("name", Text, nullable=False),  # of the file, safe for a path
+    Column("source", Text, nullable=False),
+    Column("file_type", Text, nullable=False),
+    Column("request", Text, nullable=False),  # shared.exporting.requests.CreateExport as JSON; jsonb takes no \u0000
+    Column("idempotency_key", Text),
+    Column("status", Text, nullable=False, server_default="PENDING"),
+    # Goes up at each claim: it is the lease's token, the folder of the file, and what giving up counts.
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    moment("lease_until"),  # who made the last claim works on it until then
+    moment("wake_at", nullable=False, server_default=text("clock_timestamp()")),  # sweep asks for it from then on
+    Column("progress_rows", Integer, nullable=False, server_default="0"),
+    Column("rows", Integer),  # null until it is completed
+    Column("size_bytes", BigInteger),
+    Column("file_uri", Text),  # null: there is no file, not yet or not any more
+    Column("error", Text, nullable=False, server_default=""),
+    Column("version", Integer, nullable=False, server_default="1"),  # goes up with each change of the history's fields
+    moment("history_due_at", server_default=text("clock_timestamp()")),  # null: the history has this version
+    moment("tidy_at"),  # from then on sweep removes the objects of this export that it does not need
+    moment("created_at", nullable=False, server_default=text("clock_timestamp()")),
+    moment("updated_at", nullable=False, server_default=text("clock_timestamp()")),
+    moment("deleted_at"),
+    moment("finished_at"),
+    CheckConstraint(f"({UNFINISHED}) = (finished_at is null)", name="exports_finish_once"),
+    CheckConstraint("(status = 'FAILED') = (error <> '')", name="exports_fail_with_a_reason"),
+    CheckConstraint(
+        "(file_uri is not null) = (status = 'COMPLETED' and deleted_at is null)", name="exports_have_a_file_when_completed"
+    ),
+    Index(
+        "exports_idempotency_key",
+        "webshop_uuid",
+        "user_uuid",
+        "idempotency_key",
+        unique=True,
+        postgresql_where=text("idempotency_key is not null"),
+    ),
+    Index("exports_to_wake", "wake_at", postgresql_where=text(UNFINISHED)),
+    Index("exports_behind_in_history", "history_due_at", postgresql_where=text("history_due_at is not null")),
+    Index("exports_to_tidy", "tidy_at", postgresql_where=text("tidy_at is not null")),
+    Index("exports_to_expire", "finished_at", postgresql_where=text("file_uri is not null")),
+)
+
+export_history = Table(
+    "export_history",
+    metadata,
+    Column("uuid", Uuid, primary_key=True),
+    Column("name", Text, nullable=False),
+    moment("created_at", nullable=False),
+    moment("updated_at", nullable=False),
+    moment("deleted_at"),
+    Column("status", Text, nullable=False),
+    Column("webshop_uuid", Uuid, nullable=False),
+    Column("user_uuid", Uuid, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("file_uri", Text),
+    Column("version", Integer, nullable=False),  # of the export's row; a lower one never writes over a higher one
+    Index("export_history_newest_first", "webshop_uuid", "created_at", "uuid"),
+)
+
+buy_order_export_settings = Table(
+    "buy_order_export_settings",
+    metadata,
+    Column("webshop_uuid", Uuid, primary_key=True),
+    Column("identifiers", ARRAY(Text), nullable=False),  # names of shared/exporting/identifiers.py, as they were given
+    moment("updated_at", nullable=False, server_default=text("clock_timestamp()")),
 )
