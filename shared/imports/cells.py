@@ -55,7 +55,7 @@ def shown(cell: str) -> str:
 
 def printable(cell: str) -> str:
     """`cell` with � for every control character: PostgreSQL stores no NUL, and no terminal should obey the others."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", cell)
+    return cell if cell.isprintable() else _CONTROL.sub("\N{REPLACEMENT CHARACTER}", cell)
 
 
 def read_column(column: ImportColumn, cells: Sequence[str]) -> tuple[Sequence[str | None], dict[int, RefusedCell]]:

@@ -15,7 +15,9 @@ from shared.columns import COLUMNS
 from shared.imports.validation import PIECE_ROWS, ImportFile, RefusedFile, open_file
 from shared.messages import CellError
 
-LONGEST_SECONDS = 30  # of CPU for 1.7 million rows that are all refused; they take 5 s
+LONGEST_SECONDS = (
+    30  # of CPU for up to 500,000 rows that are all refused; they take 1 to 4 s, more the busier the machine
+)
 MOST_MEMORY_BYTES = 100_000_000  # for reading 5 MB whatever their rows; they take 30 MB
 
 
@@ -247,13 +249,10 @@ def test_the_same_table_arrives_the_same_however_it_was_saved(encoding: str, del
     assert refused == {}
 
 
-@pytest.mark.parametrize(
-    ("row", "size_bytes"),
-    [("x,\n", 5_000_000), *((row, 1_000_000) for row in ("x\n", '"a"x\n', "x,y,z\n", ",5\n", "\0\n"))],
-)
-def test_millions_of_refused_rows_pass_a_piece_at_a_time(row: str, size_bytes: int) -> None:
+@pytest.mark.parametrize("row", ["x,\n", "x\n", '"a"x\n', "x,y,z\n", ",5\n", "\0\n"])
+def test_a_file_of_refused_rows_passes_a_piece_at_a_time(row: str) -> None:
     """A piece holds a few thousand refusals, so whoever reads on holds no more."""
-    rows = size_bytes // len(row)
+    rows = 1_000_000 // len(row)
     good = refused = 0
     start = time.process_time()
 
