@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import io
+import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any, BinaryIO
 
-from google.api_core.exceptions import NotFound, PreconditionFailed
+import google.auth
+from google.api_core.exceptions import GoogleAPIError, NotFound, PreconditionFailed
+from google.auth.credentials import Signing
+from google.auth.exceptions import GoogleAuthError
+from google.auth.transport.requests import Request
 from google.cloud import storage  # type: ignore[attr-defined]  # a namespace that other packages type
+from google.cloud.storage.fileio import BlobWriter
+from requests import RequestException
 
 from shared.errors import ObjectGone
 from shared.settings import Settings
 
+log = logging.getLogger(__name__)
+
 TIMEOUT_SECONDS = 30  # one request; the SDK tries again what may be tried again
+# What is held in memory of a file being written or read, and sent or fetched in one request.
+CHUNK_BYTES = 8 * 1024 * 1024
+# Rows are gathered before the SDK sees them: its own write costs 1.2 µs a row (measured: a third of a CSV's time).
+GATHER_BYTES = 1024 * 1024
+SIGNED_URL_LIFETIME = timedelta(minutes=5)  # a click follows it at once
+SIGNING_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+
+
+class StorageUnavailable(Exception):
+    """The bucket refuses or does not answer. It may by and by."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +47,14 @@ class StoredObject:
     size_bytes: int
     metadata: Mapping[str, str]
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class Download:
+    """An object being read."""
+
+    size_bytes: int
+    pieces: Iterator[bytes]
 
 
 class Storage:
@@ -73,12 +103,100 @@ class Storage:
         for blob in self._bucket.client.list_blobs(self._bucket, prefix=prefix, timeout=TIMEOUT_SECONDS):
             yield stored(blob)
 
+    def uri(self, path: str) -> str:
+        """The address of `path` among all buckets."""
+        return f"gs://{self._bucket.name}/{path}"
+
+    @contextmanager
+    def writing(self, path: str, content_type: str) -> Iterator[BinaryIO]:
+        """A file to write the object at `path` with, once, in CHUNK_BYTES of memory.
+
+        The object appears when the block ends, whole. When an exception leaves the block there is no object.
+        """
+        blob = self._bucket.blob(path)
+        options = {"content_type": content_type, "timeout": TIMEOUT_SECONDS, "if_generation_match": 0}
+        upload = blob.open("wb", chunk_size=CHUNK_BYTES, ignore_flush=True, **options)
+        sink = io.BufferedWriter(upload, GATHER_BYTES)
+        try:
+            yield sink
+            sink.flush()  # not close: that closes the upload even where flushing fails, and so publishes half of it
+            upload.close()
+        except BaseException:
+            abandon(upload)
+            raise
+
+    def download(self, path: str) -> Download:
+        """Opens the object at `path` for reading in pieces of CHUNK_BYTES.
+
+        Raises ObjectGone when it is not there, StorageUnavailable when the bucket refuses or does not answer.
+        """
+        with refusals_named():
+            blob = self._bucket.get_blob(path, timeout=TIMEOUT_SECONDS)
+        if blob is None:
+            raise ObjectGone(f"The file {path} is not there any more.")
+        content = blob.open("rb", chunk_size=CHUNK_BYTES, timeout=TIMEOUT_SECONDS)
+        return Download(int(blob.size), iter(lambda: bytes(content.read(CHUNK_BYTES)), b""))
+
+    def signed_url(self, path: str, content_disposition: str) -> str:
+        """A URL that downloads `path` for SIGNED_URL_LIFETIME, whoever has it, with that Content-Disposition.
+
+        Signed with the service account's key where the process has one, else by Google's IAM, for which the account
+        needs to be a token creator for itself. Raises StorageUnavailable when that fails.
+        """
+        with refusals_named():
+            return str(
+                self._bucket.blob(path).generate_signed_url(
+                    version="v4",
+                    method="GET",
+                    expiration=SIGNED_URL_LIFETIME,
+                    response_disposition=content_disposition,
+                    **self._signer(),
+                )
+            )
+
+    def _signer(self) -> dict[str, Any]:
+        """Who signs, as the SDK wants it."""
+        credentials = self._signing_credentials
+        if isinstance(credentials, Signing):
+            return {"credentials": credentials}
+        if not credentials.valid:
+            credentials.refresh(Request())
+        return {"service_account_email": credentials.service_account_email, "access_token": credentials.token}
+
+    @cached_property
+    def _signing_credentials(self) -> Any:
+        credentials, _ = google.auth.default(scopes=[SIGNING_SCOPE])
+        return credentials
+
     def remove(self, path: str) -> None:
         """Removes the object at `path`; it is no error when it is gone already."""
         try:
             self._bucket.blob(path).delete(timeout=TIMEOUT_SECONDS)
         except NotFound:
             return
+
+
+def abandon(upload: BlobWriter) -> None:
+    """Ends an upload so that nothing is published, now or later.
+
+    The SDK publishes what it has when the writer is closed, by the garbage collector too: a broken connection must not
+    keep the writer from being emptied first.
+    """
+    try:
+        upload.terminate()
+    except Exception:
+        log.warning("An upload could not be cancelled; its session ends by itself", exc_info=True)
+    finally:
+        upload._buffer.close()
+
+
+@contextmanager
+def refusals_named() -> Iterator[None]:
+    """Raises StorageUnavailable for what the SDK raises."""
+    try:
+        yield
+    except (GoogleAPIError, GoogleAuthError, RequestException) as error:
+        raise StorageUnavailable(f"Cloud Storage did not do it: {error}") from error
 
 
 def stored(blob: Any) -> StoredObject:

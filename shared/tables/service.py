@@ -126,7 +126,8 @@ exports = Table(
     CheckConstraint(f"({UNFINISHED}) = (finished_at is null)", name="exports_finish_once"),
     CheckConstraint("(status = 'FAILED') = (error <> '')", name="exports_fail_with_a_reason"),
     CheckConstraint(
-        "(file_uri is not null) = (status = 'COMPLETED' and deleted_at is null)", name="exports_have_a_file_when_completed"
+        "(file_uri is not null) = (status = 'COMPLETED' and deleted_at is null)",
+        name="exports_have_a_file_when_completed",
     ),
     Index(
         "exports_idempotency_key",

@@ -1,0 +1,1 @@
+"""Exports: the sources, the files made of them, and each export as a job."""
