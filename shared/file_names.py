@@ -37,9 +37,10 @@ def safe_file_name(name: str, default: str) -> str:
     stem, dot, ending = safe.rpartition(".")
     if not dot or len(ending) > MAX_ENDING_LENGTH:
         stem, ending = safe, ""
-    room = MAX_NAME_BYTES - len(f".{ending}".encode())
+    suffix = f".{ending}" if ending else ""
+    room = MAX_NAME_BYTES - len(suffix.encode())
     stem = stem.encode()[:room].decode("utf-8", "ignore").strip(" .-")
-    return f"{stem}.{ending}" if stem and ending else stem or default
+    return f"{stem}{suffix}" if stem else default
 
 
 def safe_file_name_of_type(name: str, ending: str, default: str) -> str:
