@@ -1,1 +1,1 @@
-"""Exports: the sources, the files made of them, and each export as a job."""
+"""Exports: what can be taken away (`sources`), what of it is asked for (`requests`), its file (`writers`)."""

@@ -1,0 +1,32 @@
+"""The products themselves. All columns that an import knows are named and typed as there, so the file goes back in."""
+
+from __future__ import annotations
+
+from shared.columns import COLUMNS, Kind
+from shared.exporting.source import BOOLEAN, CODE, DECIMAL, IDENTITY, INTEGER, MOMENT, TEXT, Column, Source
+from shared.tables.product import products
+
+TYPES = {
+    Kind.TEXT: TEXT,
+    Kind.CODE: CODE,
+    Kind.EAN: CODE,
+    Kind.URL: TEXT,
+    Kind.CHOICE: TEXT,
+    Kind.DECIMAL: DECIMAL,
+    Kind.INTEGER: INTEGER,
+    Kind.BOOLEAN: BOOLEAN,
+}
+
+SOURCE = Source(
+    key="products",
+    heading="Products",
+    table=products,
+    webshop_uuid=products.c.webshop_uuid,
+    unique=products.c.identifier,
+    columns=(
+        *(Column(column.key, column.heading, TYPES[column.kind], products.c[column.key]) for column in COLUMNS),
+        Column("uuid", "UUID", IDENTITY, products.c.uuid),
+        Column("created_at", "Created at", MOMENT, products.c.created_at),
+        Column("updated_at", "Updated at", MOMENT, products.c.updated_at),
+    ),
+)

@@ -1,0 +1,35 @@
+"""The promotions, with how many products take part in each."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select
+
+from shared.exporting.source import DATE, DECIMAL, IDENTITY, INTEGER, TEXT, Column, Source
+from shared.tables.product import promotion_products, promotions
+
+PRODUCTS = (
+    select(func.count())
+    .where(
+        promotion_products.c.promotion_uuid == promotions.c.uuid,
+        promotion_products.c.webshop_uuid == promotions.c.webshop_uuid,
+    )
+    .scalar_subquery()
+)
+
+SOURCE = Source(
+    key="promotions",
+    heading="Promotions",
+    table=promotions,
+    webshop_uuid=promotions.c.webshop_uuid,
+    unique=promotions.c.uuid,
+    order=(promotions.c.starts_on, promotions.c.name),
+    columns=(
+        Column("name", "Name", TEXT, promotions.c.name),
+        Column("status", "Status", TEXT, promotions.c.status),
+        Column("starts_on", "Starts on", DATE, promotions.c.starts_on),
+        Column("ends_on", "Ends on", DATE, promotions.c.ends_on),
+        Column("discount_percent", "Discount (%)", DECIMAL, promotions.c.discount_percent),
+        Column("products", "Products", INTEGER, PRODUCTS, filterable=False),
+        Column("uuid", "UUID", IDENTITY, promotions.c.uuid),
+    ),
+)
