@@ -6,6 +6,10 @@ from shared import logs
 
 logs.configure(dict(os.environ))
 
+from functions.export_download import export_download  # noqa: E402
+from functions.export_history import export_history  # noqa: E402
+from functions.export_render import export_render  # noqa: E402
+from functions.exports_api import exports_api  # noqa: E402
 from functions.import_apply import import_apply  # noqa: E402
 from functions.import_batches import import_batches  # noqa: E402
 from functions.import_mirror import import_mirror  # noqa: E402
@@ -16,6 +20,10 @@ from functions.kafka_bridge import kafka_bridge  # noqa: E402
 from functions.sweep import sweep  # noqa: E402
 
 __all__ = [
+    "export_download",
+    "export_history",
+    "export_render",
+    "exports_api",
     "import_apply",
     "import_batches",
     "import_mirror",

@@ -8,7 +8,10 @@ import logging
 
 from shared import clients
 from shared.delivery import scheduled_function
+from shared.exporting import jobs
+from shared.exporting import sweeping as exports_sweeping
 from shared.imports import sweeping
+from shared.settings import settings
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +41,40 @@ def forget_what_is_over() -> None:
         sweeping.forget_old_outcomes(product)
 
 
-PARTS = (wake_imports, send_lost_uploads, mirror_what_was_missed, forget_what_is_over)
+def wake_exports() -> None:
+    """Exports that nobody works on; those that were tried often enough are ended."""
+    clients.kafka().send(*exports_sweeping.unfinished(clients.service_database()))
+
+
+def expire_exports() -> None:
+    """Exports whose files are kept no longer."""
+    with clients.service_database().begin() as service:
+        records = jobs.expire(service, settings().export_retention_days)
+    clients.kafka().send(*records)
+
+
+def send_late_history() -> None:
+    """Exports whose history is behind their row."""
+    with clients.service_database().begin() as service:
+        records = jobs.behind_in_history(service)
+    clients.kafka().send(*records)
+
+
+def tidy_exports() -> None:
+    """Files that no export needs."""
+    exports_sweeping.tidy(clients.service_database(), clients.storage())
+
+
+PARTS = (
+    wake_imports,
+    send_lost_uploads,
+    mirror_what_was_missed,
+    forget_what_is_over,
+    wake_exports,
+    expire_exports,
+    send_late_history,
+    tidy_exports,
+)
 
 
 @scheduled_function

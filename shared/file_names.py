@@ -44,9 +44,9 @@ def safe_file_name(name: str, default: str) -> str:
 
 
 def safe_file_name_of_type(name: str, ending: str, default: str) -> str:
-    """`name` made safe, with `ending` (such as "csv") once: added unless it is there, in capitals or not."""
-    stem = name[: -len(ending) - 1] if name.lower().endswith(f".{ending}") else name
-    return f"{safe_file_name(stem, default)}.{ending}"
+    """`name` made safe, with `ending` (such as ".csv") once: added unless it is there, in capitals or not."""
+    stem = name[: -len(ending)] if name.lower().endswith(ending) else name
+    return f"{safe_file_name(stem, default)}{ending}"
 
 
 def content_disposition(name: str) -> str:

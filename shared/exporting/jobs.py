@@ -57,7 +57,12 @@ class Claim(msgspec.Struct, frozen=True):
     @property
     def path(self) -> str:
         """Where this attempt's file lies."""
-        return f"{folder(self.webshop_uuid, self.uuid)}{self.attempts}/{self.name}"
+        return path_of(self.webshop_uuid, self.uuid, self.attempts, self.name)
+
+
+def path_of(webshop_uuid: UUID, export_uuid: UUID, attempt: int, name: str) -> str:
+    """Where the file of one attempt lies: no two ever write the same object."""
+    return f"{folder(webshop_uuid, export_uuid)}{attempt}/{name}"
 
 
 def folder(webshop_uuid: UUID, export_uuid: UUID) -> str:

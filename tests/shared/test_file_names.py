@@ -9,7 +9,7 @@ from werkzeug.http import parse_options_header
 
 from shared.file_names import MAX_NAME_BYTES, content_disposition, safe_file_name, safe_file_name_of_type
 
-ENDINGS = st.sampled_from(["csv", "xlsx", "pdf"])
+ENDINGS = st.sampled_from([".csv", ".xlsx", ".pdf"])
 # Surrogates too: JSON can hold half of a pair.
 TYPED = st.text(st.characters(codec=None), max_size=300) | st.text("./\\ -~\"'\r\n\0ab é日", max_size=300)
 
@@ -44,16 +44,15 @@ def test_a_name_of_a_type_ends_with_it_once(typed, ending):
     """Typed with the ending or without, in capitals or not: it is the same file name."""
     name = safe_file_name_of_type(typed, ending, "default")
 
-    assert name.endswith(f".{ending}")
-    assert len(name) > len(ending) + 1
-    assert safe_file_name_of_type(f"{typed}.{ending.upper()}", ending, "default") == safe_file_name_of_type(
-        f"{typed}.{ending}", ending, "default"
-    )
+    assert name.endswith(ending)
+    assert len(name) > len(ending)
+    typed_out = {safe_file_name_of_type(f"{typed}{end}", ending, "default") for end in (ending, ending.upper())}
+    assert len(typed_out) == 1
 
 
 @given(TYPED, ENDINGS)
-@example('Ünïcödé "prices" / 2026\r\nX-Evil: 1 ../../x', "csv")
-@example("50% off", "csv")
+@example('Ünïcödé "prices" / 2026\r\nX-Evil: 1 ../../x', ".csv")
+@example("50% off", ".csv")
 def test_a_content_disposition_says_the_name_exactly(typed, ending):
     """A parser that knows nothing of ours reads the name back, and the header can never be two."""
     name = safe_file_name_of_type(typed, ending, "default")
@@ -86,7 +85,7 @@ def test_a_content_disposition_says_the_name_exactly(typed, ending):
 )
 def test_names_stay_readable(typed, name):
     """A person finds the file again by what they typed."""
-    assert safe_file_name_of_type(typed, "csv", "products") == name
+    assert safe_file_name_of_type(typed, ".csv", "products") == name
 
 
 def test_a_plain_name_is_said_once_and_any_other_twice():
