@@ -161,11 +161,12 @@ def env(_options: argparse.Namespace) -> int:
 
 def token(options: argparse.Namespace) -> int:
     """Prints a token."""
-    from infra.local.identity import identity
+    from infra.local import identity
 
     where = state.here()
     told = where.load()["environment"]
-    print(identity(where.directory, told["API_URL"]).token(options.user or told["USER_UUID"]))
+    key = identity.signing_key(where.directory)
+    print(identity.token(key, told["API_URL"], options.user or told["USER_UUID"]))
     return 0
 
 

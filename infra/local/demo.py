@@ -22,8 +22,7 @@ from urllib.parse import urlsplit
 
 from pg8000.native import Connection
 
-from infra.local import state
-from infra.local.identity import identity
+from infra.local import identity, state
 from infra.local.state import NotRunning, State
 
 PRODUCTS = 70_000  # of the demo's own stack: as many rows fill a file of 5 MB
@@ -186,8 +185,8 @@ def started(where: State) -> Iterator[None]:
 def tell(where: State) -> int:
     """Runs the files one after the other and shows what became of them."""
     told = where.load()["environment"]
-    issuer = identity(where.directory, told["API_URL"])
-    shop = Shop(told["API_URL"], told["WEBSHOP_UUID"], issuer.token(told["USER_UUID"]))
+    token = identity.token(identity.signing_key(where.directory), told["API_URL"], told["USER_UUID"])
+    shop = Shop(told["API_URL"], told["WEBSHOP_UUID"], token)
     product, legacy = (connect(told[f"{name}_DATABASE_URL"]) for name in ("PRODUCT", "LEGACY"))
     identifiers = [
         row[0]

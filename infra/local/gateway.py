@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import Map, MapAdapter, Rule
 
 from infra.local.functions import Function
-from infra.local.identity import KEY_SET_PATH, identity
+from infra.local.identity import KEY_SET_PATH, key_set, signing_key
 from infra.local.ports import HOST
 from infra.local.supervisor import Child
 
@@ -67,7 +67,7 @@ class Handler(BaseHTTPRequestHandler):
         except MethodNotAllowed as error:
             return str(self.routes.match(path, method=next(iter(error.valid_methods or ())))[0])
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer  # noqa: N815  # the names that http.server calls
 
     def forward(self, address: str, body: bytes) -> None:
         """Hands the request on and streams the response back."""
@@ -163,10 +163,8 @@ def server(host: str, port: int, functions: list[Function], addresses: Mapping[s
     return Server((host, port), type("Routed", (Handler,), known))
 
 
-def serve(
-    child: Child, port: int, functions: list[Function], addresses: Mapping[str, str], directory: Path, issuer: str
-) -> None:
+def serve(child: Child, port: int, functions: list[Function], addresses: Mapping[str, str], directory: Path) -> None:
     """Serves until it is killed; the identity provider's key stands in `directory`."""
-    gateway = server(HOST, port, functions, addresses, identity(directory, issuer).key_set())
+    gateway = server(HOST, port, functions, addresses, key_set(signing_key(directory)))
     child.ready()
     gateway.serve_forever()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +21,28 @@ KEY_BITS = 2048
 TOKEN_LIFE_SECONDS = 24 * 3600  # a day's work without asking again
 
 
-@dataclass(frozen=True)
-class Identity:
-    """Who signs the tokens."""
-
-    key: rsa.RSAPrivateKey
-    issuer: str
-
-    def token(self, user_uuid: str) -> str:
-        """A bearer token for a user, valid for a day."""
-        now = int(time.time())
-        claims = {"sub": user_uuid, "iss": self.issuer, "aud": AUDIENCE, "iat": now, "exp": now + TOKEN_LIFE_SECONDS}
-        return jwt.encode(claims, self.key, ALGORITHM, headers={"kid": KEY_ID})
-
-    def key_set(self) -> dict[str, Any]:
-        """The JWKS that the tokens are checked with."""
-        public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key()))
-        return {"keys": [public | {"kid": KEY_ID, "alg": ALGORITHM, "use": "sig"}]}
-
-
-def identity(directory: Path, issuer: str) -> Identity:
-    """The identity provider whose key stands in `directory`; made there where it is missing."""
+def signing_key(directory: Path) -> rsa.RSAPrivateKey:
+    """The key that stands in `directory`; made there where it is missing."""
     path = directory / "identity-key.pem"
     if not path.exists():
         pem = rsa.generate_private_key(65537, KEY_BITS).private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        path.touch(mode=0o600)
-        write_whole(path, pem)
+        write_whole(path, pem, secret=True)
     key = serialization.load_pem_private_key(path.read_bytes(), None)
     if not isinstance(key, rsa.RSAPrivateKey):
         raise TypeError(f"{path} holds no RSA key; remove it, and a new one is made.")
-    return Identity(key, issuer)
+    return key
+
+
+def key_set(key: rsa.RSAPrivateKey) -> dict[str, Any]:
+    """The JWKS that tokens of `key` are checked with."""
+    public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key()))
+    return {"keys": [public | {"kid": KEY_ID, "alg": ALGORITHM, "use": "sig"}]}
+
+
+def token(key: rsa.RSAPrivateKey, issuer: str, user_uuid: str) -> str:
+    """A bearer token for a user, valid for a day."""
+    now = int(time.time())
+    claims = {"sub": user_uuid, "iss": issuer, "aud": AUDIENCE, "iat": now, "exp": now + TOKEN_LIFE_SECONDS}
+    return jwt.encode(claims, key, ALGORITHM, headers={"kid": KEY_ID})

@@ -31,8 +31,7 @@ def public_key(directory: Path) -> str:
         pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        path.touch(mode=0o600)
-        write_whole(path, pem)
+        write_whole(path, pem, secret=True)
     key = serialization.load_pem_private_key(path.read_bytes(), None)
     der = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return base64.b64encode(der).decode()

@@ -136,7 +136,8 @@ class Service:
         """Takes up what `journal` says was not finished.
 
         `dead_letters` gets a JSON line for each message published to a subscription's dead-letter topic;
-        `pushes_at_once` says, by a subscription's short name, how many requests its function takes.
+        `pushes_at_once` says, by a subscription's short name, how many requests its function takes. A subscription of
+        an earlier run that is not named there belongs to a function that is no more, and is forgotten.
         """
         self._lock = threading.Lock()
         self._topics: set[str] = set()
@@ -151,6 +152,8 @@ class Service:
         journal.parent.mkdir(parents=True, exist_ok=True)
         for entry in entries:
             self._replay(entry)
+        for name in [name for name in self._mailboxes if short(name) not in pushes_at_once]:
+            del self._mailboxes[name]
         self._journal = Journal(journal)
         self._journal.rewrite(self._unfinished())
         for mailbox in self._mailboxes.values():
@@ -248,8 +251,7 @@ class Service:
                 yield from [Entry(failed=(name, delivery.message.id))] * delivery.attempts
 
     def _start_pushing(self, mailbox: Mailbox) -> None:
-        name = mailbox.subscription.name.rsplit("/", 1)[-1]
-        for _ in range(self._pushes_at_once.get(name, DEFAULT_PUSHES_AT_ONCE)):
+        for _ in range(self._pushes_at_once.get(short(mailbox.subscription.name), DEFAULT_PUSHES_AT_ONCE)):
             threading.Thread(target=self._push, args=(mailbox,), daemon=True).start()
 
     def _push(self, mailbox: Mailbox) -> None:
@@ -330,6 +332,11 @@ class Wire:
         if self._connection:
             self._connection.close()
         self._connection = None
+
+
+def short(name: str) -> str:
+    """The last part of projects/…/subscriptions/NAME."""
+    return name.rpartition("/")[2]
 
 
 def envelope(subscription: Subscription, delivery: Delivery) -> bytes:

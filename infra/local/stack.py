@@ -187,7 +187,7 @@ class Stack:
         ]
         scheduled = tuple(self.url(name) for name in self.named("schedule"))
         served = [function for function in self.functions if function.routes]
-        routed = (self.ports["gateway"], served, self.addresses, self.state.directory, self.api_url())
+        routed = (self.ports["gateway"], served, self.addresses, self.state.directory)
         return [
             *services,
             Service("scheduler", "infra.local.scheduler", (scheduled,), layer="edge"),

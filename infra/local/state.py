@@ -113,8 +113,9 @@ def here() -> State:
     return State(Path(os.environ.get(DIRECTORY_VARIABLE, ".local")).resolve())
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, *, secret: bool = False) -> None:
     """Writes a file so that a reader, or a crash, meets the old one or the new one and nothing between."""
     unfinished = path.with_name(f".{os.getpid()}-{threading.get_ident()}")
+    unfinished.touch(mode=0o600 if secret else 0o666)
     unfinished.write_bytes(content)
     unfinished.replace(path)

@@ -89,13 +89,18 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
 
-def serve(child: Child, data: Path, port: int, bucket: str) -> None:
-    """Serves Cloud Storage's JSON API on `port`, with `bucket` there from the start."""
-    logging.disable(logging.WARNING)  # the package warns of every answer that is text
+def server(data: Path, port: int, bucket: str) -> Server:
+    """Cloud Storage's JSON API on `port`, with `bucket` there from the start and everything in the folder `data`."""
     storage = Storage(data_dir=str(data))
     storage._store = WholeFiles(use_memory=False, root=data / STORAGE_DIR)
     if storage.get_bucket(bucket) is None:
         buckets.create_bucket(bucket, storage)
-    server = Server((HOST, port), partial(Handler, storage))
+    return Server((HOST, port), partial(Handler, storage))
+
+
+def serve(child: Child, data: Path, port: int, bucket: str) -> None:
+    """Serves until it is killed."""
+    logging.disable(logging.WARNING)  # the package warns of every answer that is text
+    listening = server(data, port, bucket)
     child.ready()
-    server.serve_forever()
+    listening.serve_forever()

@@ -1,0 +1,18 @@
+"""Processes for the supervisor's tests."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from infra.local.supervisor import Child
+
+
+def serve(child: Child, behaviour: str) -> None:
+    if behaviour == "broken":
+        print("the disk is on fire", flush=True)
+        sys.exit(1)
+    if behaviour == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child.ready()
+    signal.pause()

@@ -1,0 +1,54 @@
+"""A main.py for the stack's own test: a function of each kind, without the platform."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import functions_framework
+
+from infra.local.functions import Route
+from shared.delivery import Trigger
+
+__all__ = ["api", "on_message", "on_tick", "on_upload", "worker"]
+
+
+def note(line: str) -> None:
+    with Path(os.environ["NOTES"]).open("a") as notes:
+        notes.write(f"{line}\n")
+
+
+@functions_framework.http
+def api(request: Any) -> dict[str, Any]:
+    return {"path": request.path, "pid": os.getpid()}
+
+
+@functions_framework.http
+def on_tick(_request: Any) -> str:
+    note("tick")
+    return ""
+
+
+@functions_framework.cloud_event
+def on_upload(event: Any) -> None:
+    note(f"upload {event.data['name']}")
+
+
+@functions_framework.cloud_event
+def on_message(event: Any) -> None:
+    note(f"message {event.data['message']['attributes']['number']}")
+
+
+def worker() -> None:
+    import signal
+
+    note("worker")
+    signal.pause()
+
+
+api.trigger, api.routes = Trigger("http"), (Route("GET", "/where/<name>"),)
+on_tick.trigger = Trigger("schedule")
+on_upload.trigger = Trigger("storage")
+on_message.trigger = Trigger("kafka", "test.messages")
+worker.trigger = Trigger("worker")

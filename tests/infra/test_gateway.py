@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import http.client
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from infra.local import gateway, ports
+from infra.local.functions import Function, Route
+from tests.infra.conftest import serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from http.server import BaseHTTPRequestHandler
+
+    from tests.infra.conftest import Receiver
+
+IMPORTS = "/webshops/<uuid:webshop_uuid>/imports"
+SHOP = "/webshops/5ab2a4ee-6d4f-4f3e-9f0c-2f1f1b6a0001"
+FUNCTIONS = [
+    Function("imports_api", "http", routes=(Route("POST", IMPORTS), Route("GET", IMPORTS))),
+    Function("dead_api", "http", routes=(Route("GET", "/dead"),)),
+]
+KEYS = {"keys": [{"kid": "local"}]}
+
+
+class Client:
+    """A browser at the gateway, on one connection."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+
+    def __call__(
+        self, method: str, path: str, body: bytes = b"", **headers: str
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        self._connection.request(method, path, body, headers)
+        response = self._connection.getresponse()
+        return response.status, response.headers, response.read()
+
+
+@pytest.fixture
+def client(receiver: Receiver) -> Iterator[Client]:
+    port, nobody = ports.free_ports(2)
+    addresses = {"imports_api": receiver.address, "dead_api": f"127.0.0.1:{nobody}"}
+    server = gateway.server("127.0.0.1", port, FUNCTIONS, addresses, KEYS)
+    with serving(server):
+        yield Client(port)
+
+
+def test_a_request_reaches_its_function_as_it_was_sent(client: Client, receiver: Receiver) -> None:
+    """Method, path with its escapes, query, headers and body: a function sees what its client sent."""
+    path = f"{SHOP}/imports?limit=5&name=%C3%BC+b"
+
+    status, _, _ = client("POST", path, b'{"a": 1}', Authorization="Bearer t", Prefer="respond-async")
+
+    [request] = receiver.requests
+    assert (status, request.method, request.path, request.body) == (204, "POST", path, b'{"a": 1}')
+    assert (request.headers["Authorization"], request.headers["Prefer"]) == ("Bearer t", "respond-async")
+
+
+def test_an_answer_comes_back_as_the_function_gave_it(client: Client, receiver: Receiver) -> None:
+    """Status, headers and body, also where the length is not known before: a stream stays a stream."""
+
+    def stream(handler: BaseHTTPRequestHandler) -> None:
+        handler.protocol_version = "HTTP/1.0"
+        handler.send_response(201)
+        handler.send_header("Content-Type", "text/csv")
+        handler.end_headers()
+        for _ in range(100):
+            handler.wfile.write(b"x" * 1000)
+        handler.close_connection = True
+
+    receiver.answer = stream
+
+    status, headers, body = client("GET", f"{SHOP}/imports")
+
+    assert (status, headers["Content-Type"], len(body)) == (201, "text/csv", 100_000)
+    assert headers["Transfer-Encoding"] == "chunked"
+
+
+def test_an_answer_that_breaks_off_is_not_passed_on_as_whole(client: Client, receiver: Receiver) -> None:
+    """A function killed in the middle of a download must not leave a file that looks complete."""
+
+    def break_off(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        handler.wfile.write(b"half")
+        handler.close_connection = True
+
+    receiver.answer = break_off
+
+    with pytest.raises(http.client.IncompleteRead):
+        client("GET", f"{SHOP}/imports")
+
+
+def test_a_connection_serves_one_request_after_another(client: Client, receiver: Receiver) -> None:
+    """The body of one request is never read as the start of the next, not even where nobody wants it."""
+    statuses = [client("POST", path, b"GET /healthz HTTP/1.1\r\n\r\n")[0] for path in ("/nowhere", f"{SHOP}/imports")]
+
+    assert statuses == [404, 204]
+    assert len(receiver.requests) == 1
+
+
+def test_the_function_answers_for_a_method_that_it_does_not_take(client: Client, receiver: Receiver) -> None:
+    """405 and its problem belong to the function, which knows its own methods."""
+    receiver.statuses.append(405)
+
+    assert client("DELETE", f"{SHOP}/imports")[0] == 405
+
+
+@pytest.mark.parametrize("path", ["/", "/nowhere", "/webshops/not-a-uuid/imports", f"{SHOP}/imports/../exports"])
+def test_an_unknown_path_is_a_problem(client: Client, receiver: Receiver, path: str) -> None:
+    """No function is asked; the answer is one that API clients can read."""
+    status, headers, body = client("GET", path)
+
+    assert (status, headers["Content-Type"]) == (404, "application/problem+json")
+    assert json.loads(body)["status"] == 404
+    assert receiver.requests == []
+
+
+def test_a_function_that_is_down_is_a_problem_to_try_again(client: Client) -> None:
+    """503 with Retry-After, as a load balancer answers while an instance starts."""
+    status, headers, body = client("GET", "/dead")
+
+    assert (status, headers["Retry-After"], json.loads(body)["status"]) == (503, "1", 503)
+
+
+def test_health_and_keys_are_the_gateway_s_own(client: Client) -> None:
+    """They answer whatever the functions do."""
+    assert client("GET", "/healthz")[0] == 200
+    assert json.loads(client("GET", "/.well-known/jwks.json")[2]) == KEYS

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import threading
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+from google.api_core.exceptions import AlreadyExists, MethodNotImplemented, NotFound
+from google.cloud import pubsub_v1
+from google.protobuf.duration_pb2 import Duration
+
+from infra.local import ports
+from infra.local.supervisor import Service
+from tests.infra.conftest import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from http.server import BaseHTTPRequestHandler
+
+    from infra.local.state import State
+    from infra.local.supervisor import Supervisor
+    from tests.infra.conftest import Receiver
+
+TOPIC = "projects/local/topics/orders"
+DEAD_LETTERS = "projects/local/topics/dead-letters"
+SUBSCRIPTION = "projects/local/subscriptions/function"
+THREADS = 3
+BACKOFF_SECONDS = 0.05
+
+
+class PubSub:
+    """The server in its own process, and the ordinary clients to it."""
+
+    def __init__(self, supervisor: Supervisor, state: State, receiver: Receiver) -> None:
+        self.state, self.receiver, self.supervisor = state, receiver, supervisor
+        port = ports.free_ports(1)[0]
+        os.environ["PUBSUB_EMULATOR_HOST"] = f"127.0.0.1:{port}"
+        service = Service("pubsub", "infra.local.pubsub_server", (state.directory, port, {"function": THREADS}))
+        supervisor.start(service)
+        supervisor.wait_ready()
+        self.publisher, self.subscriber = pubsub_v1.PublisherClient(), pubsub_v1.SubscriberClient()
+        for topic in (TOPIC, DEAD_LETTERS):
+            self.publisher.create_topic(name=topic)
+
+    def subscribe(self) -> None:
+        self.subscriber.create_subscription(self.subscription())
+
+    def subscription(self, endpoint: str = "") -> pubsub_v1.types.Subscription:
+        policy = pubsub_v1.types.DeadLetterPolicy(dead_letter_topic=DEAD_LETTERS, max_delivery_attempts=5)
+        backoff = Duration(nanos=int(BACKOFF_SECONDS * 1e9))
+        return pubsub_v1.types.Subscription(
+            name=SUBSCRIPTION,
+            topic=TOPIC,
+            push_config=pubsub_v1.types.PushConfig(push_endpoint=endpoint or f"{self.receiver.url}{TOPIC}"),
+            ack_deadline_seconds=30,
+            retry_policy=pubsub_v1.types.RetryPolicy(minimum_backoff=backoff, maximum_backoff=backoff),
+            dead_letter_policy=policy,
+        )
+
+    def publish(self, data: bytes, **attributes: str) -> str:
+        return str(self.publisher.publish(TOPIC, data, **attributes).result(10))
+
+    def kill(self) -> None:
+        said = self.state.announced("pubsub")
+        assert said is not None
+        os.kill(said["pid"], signal.SIGKILL)
+        wait_until(lambda: self.state.announced("pubsub") is None, "the server to die")
+
+    def dead_letters(self) -> list[dict[str, object]]:
+        file = self.state.path("dead-letters.jsonl")
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.fixture
+def pubsub(
+    supervisor: Supervisor, state: State, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[PubSub]:
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "")
+    server = PubSub(supervisor, state, receiver)
+    yield server
+    server.publisher.stop()
+    server.subscriber.close()
+
+
+def test_a_message_is_pushed_in_the_real_envelope(pubsub: PubSub, receiver: Receiver) -> None:
+    """The functions framework makes a CloudEvent of it, as of the real service's."""
+    pubsub.subscribe()
+
+    message_id = pubsub.publish(b"\x00\xffdata", key="k", traceparent="00-t")
+
+    [push] = receiver.wait(1)
+    message = push.json["message"]
+    assert push.path == f"/{TOPIC}"
+    assert base64.b64decode(message["data"]) == b"\x00\xffdata"
+    assert message["attributes"] == {"key": "k", "traceparent": "00-t"}
+    assert message["messageId"] == message["message_id"] == message_id
+    assert message["publishTime"] == message["publish_time"]
+    assert (push.json["subscription"], push.json["deliveryAttempt"]) == (SUBSCRIPTION, 1)
+
+
+def test_a_refused_message_comes_again_after_its_backoff(pubsub: PubSub, receiver: Receiver) -> None:
+    """A function that answers 5xx gets the same message again, not at once, and is told which try it is."""
+    pubsub.subscribe()
+    receiver.statuses += [503, 500]
+
+    pubsub.publish(b"again")
+
+    pushes = receiver.wait(3)
+    assert [push.json["deliveryAttempt"] for push in pushes] == [1, 2, 3]
+    assert len({push.json["message"]["messageId"] for push in pushes}) == 1
+    assert all(later.at - earlier.at >= BACKOFF_SECONDS for earlier, later in pairwise(pushes))
+
+
+def test_five_refusals_make_a_dead_letter(pubsub: PubSub, receiver: Receiver) -> None:
+    """A message that no try helps stops, and can be read with where it came from."""
+    pubsub.subscribe()
+    receiver.statuses += [500] * 5
+
+    pubsub.publish(b"poison", key="k")
+    pubsub_letters = wait_until(pubsub.dead_letters, "a dead letter")
+    pubsub.publish(b"good")
+
+    pushes = receiver.wait(6)
+    assert len(pushes) == 6
+    [letter] = pubsub_letters
+    assert letter["data"] == "poison"
+    attributes = letter["attributes"]
+    assert isinstance(attributes, dict)
+    assert attributes["key"] == "k"
+    assert attributes["CloudPubSubDeadLetterSourceDeliveryCount"] == "5"
+    assert attributes["CloudPubSubDeadLetterSourceSubscription"] == "function"
+
+
+def test_a_killed_server_loses_no_message(pubsub: PubSub, receiver: Receiver) -> None:
+    """What was acknowledged to a publisher is delivered, whenever the server dies; the tries are not counted anew."""
+    pubsub.subscribe()
+    receiver.statuses += [500] * 3
+    sent = {pubsub.publish(str(number).encode()) for number in range(20)}
+    wait_until(lambda: len(receiver.requests) >= 3, "the first pushes")
+
+    pubsub.kill()
+    pubsub.supervisor.wait_ready()
+    sent.add(pubsub.publish(b"after"))
+
+    def taken() -> set[str]:
+        return {push.json["message"]["messageId"] for push in receiver.requests[3:]}
+
+    wait_until(lambda: taken() == sent, "all messages")
+    assert pubsub.dead_letters() == []
+
+
+def test_what_was_delivered_is_not_delivered_by_the_next_server(pubsub: PubSub, receiver: Receiver) -> None:
+    """A restart brings back what was not finished, and nothing else."""
+    pubsub.subscribe()
+    done = pubsub.publish(b"done")
+    receiver.wait(1)
+    journal = pubsub.state.path("pubsub.journal")
+    wait_until(lambda: b'"done":' in journal.read_bytes(), "the note of it")
+
+    pubsub.kill()
+    pubsub.supervisor.wait_ready()
+    fresh = pubsub.publish(b"fresh")
+
+    pushes = receiver.wait(2)
+    assert [push.json["message"]["messageId"] for push in pushes] == [done, fresh]
+
+
+def test_no_more_pushes_at_once_than_the_function_has_threads(pubsub: PubSub, receiver: Receiver) -> None:
+    """A function that takes three requests at a time is never sent a fourth."""
+    pubsub.subscribe()
+    lock, all_busy, at_once = threading.Lock(), threading.Event(), []
+    busy = 0
+
+    def slowly(handler: BaseHTTPRequestHandler) -> None:
+        nonlocal busy
+        with lock:
+            busy += 1
+            at_once.append(busy)
+            if busy == THREADS:
+                all_busy.set()
+        all_busy.wait(5)
+        with lock:
+            busy -= 1
+        handler.send_response(204)
+        handler.end_headers()
+
+    receiver.answer = slowly
+    for number in range(12):
+        pubsub.publish(str(number).encode())
+
+    receiver.wait(12)
+    wait_until(lambda: busy == 0, "the last answer")
+    assert max(at_once) == THREADS
+
+
+def test_a_subscription_can_be_moved_to_another_address(pubsub: PubSub, receiver: Receiver) -> None:
+    """A stack that starts again has new ports: creating is refused, and the address is changed."""
+    pubsub.subscriber.create_subscription(pubsub.subscription("http://127.0.0.1:9/nobody"))
+
+    with pytest.raises(AlreadyExists):
+        pubsub.subscribe()
+    pubsub.subscriber.update_subscription(subscription=pubsub.subscription(), update_mask={"paths": ["push_config"]})
+    pubsub.publish(b"moved")
+
+    [push] = receiver.wait(1)
+    assert base64.b64decode(push.json["message"]["data"]) == b"moved"
+
+
+def test_what_it_does_not_do_it_says(pubsub: PubSub) -> None:
+    """A client that needs more than this server has learns it at once, instead of waiting for something."""
+    with pytest.raises(MethodNotImplemented):
+        pubsub.publisher.delete_topic(topic=TOPIC)
+    with pytest.raises(NotFound):
+        pubsub.publisher.publish("projects/local/topics/none", b"").result(10)
+    with pytest.raises(AlreadyExists):
+        pubsub.publisher.create_topic(name=TOPIC)

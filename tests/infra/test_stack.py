@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import pubsub_v1, storage
+
+from tests.infra.conftest import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+START_SECONDS = 60
+EVERY_KIND = {"api", "on_message", "on_tick", "on_upload", "worker"}
+SERVERS = {"postgres", "storage", "kafka", "pubsub", "mail", "storage_events", "scheduler", "gateway"}
+
+
+class LocalStack:
+    """The whole stack with a small main.py, as somebody would use it: by its commands."""
+
+    def __init__(self, folder: Path) -> None:
+        self.notes = folder / "notes"
+        self.notes.touch()
+        self._environment = os.environ | {
+            "LOCAL_STATE_DIR": str(folder / "local"),
+            "FUNCTION_SOURCE": str(Path(__file__).with_name("stack_main.py")),
+            "NOTES": str(self.notes),
+        }
+        self._output = folder / "up.log"
+        with self._output.open("wb") as output:
+            self.up = subprocess.Popen(
+                self._command("up", "--products", "50"), env=self._environment, stdout=output, stderr=output
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while (answer := self.run("env")).returncode:
+            assert self.up.poll() is None, self._output.read_text()
+            assert time.monotonic() < deadline, self._output.read_text()
+        self.env = dict(line.split("=", 1) for line in answer.stdout.splitlines())
+
+    @staticmethod
+    def _command(*arguments: str) -> list[str]:
+        return [sys.executable, "-m", "infra.local", *arguments]
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self._command(*arguments), env=self._environment, capture_output=True, text=True, check=False
+        )
+
+    def processes(self) -> dict[str, int]:
+        lines = self.run("ps").stdout.splitlines()
+        return {name: int(pid) for name, pid in (line.split() for line in lines)}
+
+    def family(self) -> list[psutil.Process]:
+        return [psutil.Process(self.up.pid), *psutil.Process(self.up.pid).children(recursive=True)]
+
+    def get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.env["API_URL"] + path) as response:
+            return json.load(response)
+
+    def noted(self, line: str) -> bool:
+        return line in self.notes.read_text().splitlines()
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[LocalStack]:
+    running = LocalStack(tmp_path)
+    yield running
+    running.up.kill()
+    running.up.wait()
+
+
+def gone(family: list[psutil.Process]) -> bool:
+    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family)
+
+
+def test_the_whole_stack(stack: LocalStack, tmp_path: Path) -> None:
+    """Every kind of function is called, what is killed comes back, other commands find it, a stop leaves nothing."""
+    processes = stack.processes()
+    assert set(processes) == EVERY_KIND | SERVERS
+    assert stack.run("token").stdout.count(".") == 2
+
+    assert stack.get("/where/here")["pid"] == processes["api"]
+    wait_until(lambda: stack.noted("tick") and stack.noted("worker"), "the scheduler and the worker")
+
+    client = storage.Client(
+        "local", AnonymousCredentials(), client_options={"api_endpoint": stack.env["STORAGE_EMULATOR_HOST"]}
+    )
+    client.bucket(stack.env["BUCKET"]).blob("imports/file.csv").upload_from_string("x")
+    wait_until(lambda: stack.noted("upload imports/file.csv"), "the storage event")
+
+    os.environ["PUBSUB_EMULATOR_HOST"] = stack.env["PUBSUB_EMULATOR_HOST"]
+    try:
+        publisher = pubsub_v1.PublisherClient()
+    finally:
+        del os.environ["PUBSUB_EMULATOR_HOST"]
+    publisher.publish("projects/local/topics/test.messages", b"{}", number="1").result(10)
+    wait_until(lambda: stack.noted("message 1"), "the pushed message")
+    publisher.stop()
+
+    event = {
+        "specversion": "1.0",
+        "id": "1",
+        "type": "google.cloud.pubsub.topic.v1.messagePublished",
+        "source": "//pubsub.googleapis.com/projects/local/topics/test.messages",
+        "data": {"message": {"data": "", "attributes": {"number": "2"}}},
+    }
+    (tmp_path / "event.json").write_text(json.dumps(event))
+    assert stack.run("send", str(tmp_path / "event.json")).returncode == 0
+    assert stack.noted("message 2")
+
+    for name in ("api", "on_message", "postgres", "gateway"):
+        os.kill(processes[name], signal.SIGKILL)
+    killed_at = time.monotonic()
+    wait_until(lambda: stack.run("env").returncode == 0, "the stack to be whole again")
+    assert time.monotonic() - killed_at < 3  # PostgreSQL recovers; each command here takes a tenth of a second itself
+    assert stack.get("/where/here")["pid"] == stack.processes()["api"] != processes["api"]
+
+    family = stack.family()
+    stack.up.send_signal(signal.SIGTERM)
+    assert stack.up.wait(20) == 0
+    wait_until(lambda: gone(family), "every process to be gone")
+    assert stack.run("env").returncode == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux's kernel ends the children of a killed process")
+def test_a_killed_supervisor_leaves_nothing(stack: LocalStack) -> None:
+    """Not even SIGKILL leaves a process that holds a port or a file."""
+    family = stack.family()
+    assert len(family) > len(SERVERS | EVERY_KIND)
+
+    stack.up.kill()
+
+    wait_until(lambda: gone(family), "every process to be gone")
+    assert stack.run("ps").returncode == 1

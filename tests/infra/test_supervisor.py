@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from infra.local import supervisor as supervising
+from infra.local.supervisor import Service, StartFailed
+
+if TYPE_CHECKING:
+    from infra.local.state import State
+    from infra.local.supervisor import Supervisor
+
+MODULE = "tests.infra.processes"
+
+
+def pid_of(state: State, name: str) -> int:
+    said = state.announced(name)
+    assert said is not None, f"{name} is not ready"
+    return int(said["pid"])
+
+
+def test_a_killed_process_is_back_within_a_second(supervisor: Supervisor, state: State) -> None:
+    """What dies is started again, as the cloud would, and what was not killed keeps running."""
+    supervisor.start(Service("victim", MODULE, ("",)), Service("bystander", MODULE, ("",)))
+    supervisor.wait_ready()
+    victim, bystander = pid_of(state, "victim"), pid_of(state, "bystander")
+
+    os.kill(victim, signal.SIGKILL)
+    killed_at = time.monotonic()
+    while state.announced("victim") is not None:
+        assert time.monotonic() < killed_at + 1
+    supervisor.wait_ready()
+
+    assert time.monotonic() - killed_at < 1
+    assert pid_of(state, "victim") != victim
+    assert pid_of(state, "bystander") == bystander
+
+
+def test_nothing_is_left_after_a_stop(supervisor: Supervisor, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that does not heed SIGTERM is killed: a stop always ends."""
+    monkeypatch.setattr(supervising, "STOP_TIMEOUT_SECONDS", 0.3)
+    supervisor.start(Service("willing", MODULE, ("",)), Service("stubborn", MODULE, ("stubborn",), layer="edge"))
+    supervisor.wait_ready()
+    pids = [pid_of(state, "willing"), pid_of(state, "stubborn")]
+
+    supervisor.stop()
+
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+    assert list(state.runs.iterdir()) == []
+
+
+def test_a_process_that_cannot_start_says_why(supervisor: Supervisor) -> None:
+    """Whoever starts the stack reads the reason, not only that there is one."""
+    supervisor.start(Service("broken", MODULE, ("broken",)))
+
+    with pytest.raises(StartFailed, match=r"broken does not start:\n\n.*the disk is on fire"):
+        supervisor.wait_ready()
+
+
+def test_an_error_in_a_called_function_is_told(supervisor: Supervisor) -> None:
+    """A step that fails in its own process fails the start with its traceback."""
+    with pytest.raises(StartFailed, match="ValueError: invalid literal for int"):
+        supervisor.call(int, "x")
+
+
+def test_a_called_function_returns_its_value(supervisor: Supervisor) -> None:
+    """A step runs in a process of its own, and its answer comes back."""
+    assert supervisor.call(os.getpid) != os.getpid()
