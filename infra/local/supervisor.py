@@ -28,10 +28,10 @@ T = TypeVar("T")
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 START_TIMEOUT_SECONDS = 60  # a slow machine's cold start; a process that says nothing for so long hangs
-STARTS_IN_VAIN = 4  # a process that dies this often before it was ever ready has an error that stays
+STARTS_IN_VAIN = 8  # in two seconds or more: longer than a killed stack's server takes to let go of its files
 STOP_TIMEOUT_SECONDS = 5  # what is not gone by then has lost its chance to end in good order
-RESTART_DELAYS_SECONDS = (0.0, 0.1, 0.2, 0.4, 0.8)  # by deaths in a row: back within a second, without a busy loop
-STEADY_SECONDS = 5  # a process that lived so long did not die of its start
+RESTART_DELAYS_SECONDS = (0.0, 0.1, 0.2, 0.4)  # by deaths in a row: back within a second, without a busy loop
+STEADY_SECONDS = 1  # a process that lived so long did not die of its start
 TICK_SECONDS = 0.02  # while somebody is waited for
 
 # "edge" brings work in and stops first, so that functions end with nothing half-done; "base" is what they stand on.
