@@ -1,0 +1,33 @@
+output "api_address" {
+  description = "IP address of the HTTP API: what the domain's A record holds."
+  value       = google_compute_global_address.api.address
+}
+
+output "bucket" {
+  description = "The bucket of imports and exports."
+  value       = google_storage_bucket.files.name
+}
+
+output "database_users" {
+  description = "The users that each database has got, to grant rights on its tables to."
+  value = {
+    for database in keys(var.databases) : database => {
+      for login in values(local.database_logins) : login.function => login.user if login.database == database
+    }
+  }
+}
+
+output "function_urls" {
+  description = "The address of each function, by its name."
+  value       = local.urls
+}
+
+output "kafka_topics" {
+  description = "The topics that the Kafka brokers must have."
+  value       = local.topics
+}
+
+output "secrets" {
+  description = "The secrets that need a version before the functions start, by the setting that they are."
+  value       = { for setting, secret in google_secret_manager_secret.secret : setting => secret.secret_id }
+}

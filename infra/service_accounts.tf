@@ -1,0 +1,19 @@
+# Who each function is: one account a function, with the rights that its entry names (iam.tf).
+resource "google_service_account" "function" {
+  for_each = local.deployed
+
+  account_id   = "function-${each.value.name}"
+  display_name = "The function ${each.key}"
+}
+
+# Who calls the functions that are not public: Pub/Sub, Eventarc and Cloud Scheduler.
+resource "google_service_account" "invoker" {
+  account_id   = "function-invoker"
+  display_name = "Calls functions for Pub/Sub, Eventarc and Cloud Scheduler"
+}
+
+# Who builds the functions' images.
+resource "google_service_account" "builder" {
+  account_id   = "function-builder"
+  display_name = "Builds the functions"
+}

@@ -1,0 +1,20 @@
+terraform {
+  required_version = ">= 1.9"
+
+  required_providers {
+    google = {
+      source  = "hashicorp/google"
+      version = ">= 7.17, < 8.0"
+    }
+  }
+
+  # Which bucket is said at `terraform init -backend-config=bucket=NAME`.
+  backend "gcs" {
+    prefix = "imports-and-exports"
+  }
+}
+
+provider "google" {
+  project = var.project_id
+  region  = var.region
+}
