@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -20,12 +21,18 @@ from shared.tables.product import PRIMARY_KEY_OF_OUTCOMES
 # Rules on values that need not stand in the file: an SQL condition on the row as it would be, and what breaks it.
 NOT_FOUND = "not_found"
 MAXIMUM_BELOW_MINIMUM = "maximum_below_minimum"
-STOCK_LEVELS = ("minimum_stock", "maximum_stock")
+
+# Of one delivery, when others write the same products: the second sees what they wrote, or the outcome of a twin.
+ATTEMPTS = 5
 
 # PostgreSQL's classes "data exception" and "integrity constraint violation": the rows are at fault, not the server.
 REFUSED_ROW_CLASSES = ("22", "23")
 
 Row = tuple[str | None, ...]
+
+
+class Overtaken(Exception):
+    """Somebody else wrote the same products at the same moment, often a twin of this delivery: to be tried again."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +50,21 @@ def apply(product: Connection, batch: ImportBatch) -> Outcome:
     A batch that was applied before is not applied again: its recorded outcome is returned.
     Raises Fenced when the import was closed or run again: this delivery is too late to matter.
     """
-    if recorded := outcome_of(product, batch):
-        return recorded
-    gate.pass_gate(product, batch)
-    try:
-        with product.begin_nested():
-            outcome = update_products(product, batch)
-            record(product, batch, outcome)
-    except IntegrityError as error:
-        if constraint_name(error) != PRIMARY_KEY_OF_OUTCOMES:
-            raise
-        # A twin of this delivery was quicker: what it recorded is what became of the rows.
-        recorded = outcome_of(product, batch)
-        assert recorded, "an outcome that conflicts is there to be read"  # noqa: S101  # the key says so
-        return recorded
-    return outcome
+    for _ in range(ATTEMPTS):
+        if recorded := outcome_of(product, batch):
+            return recorded
+        gate.pass_gate(product, batch)
+        try:
+            with product.begin_nested():
+                outcome = update_products(product, batch)
+                record(product, batch, outcome)
+                return outcome
+        except Overtaken:
+            continue
+        except IntegrityError as error:
+            if constraint_name(error) != PRIMARY_KEY_OF_OUTCOMES:
+                raise
+    raise Overtaken(f"the products of the batch from row {batch.first_row} on are being changed by others all the time")
 
 
 def update_products(product: Connection, batch: ImportBatch) -> Outcome:
@@ -92,9 +99,14 @@ def update_row(product: Connection, batch: ImportBatch, row_number: int, row: Ro
 def update_rows(
     product: Connection, batch: ImportBatch, row_numbers: tuple[int, ...], rows: tuple[Row, ...]
 ) -> Outcome:
-    """Sends the rows as one JSON text: the server takes it apart, which costs a sixth of encoding Python lists."""
-    statement = update_statement(batch.columns)
-    found = product.execute(statement, parameters(batch.webshop_uuid, row_numbers, rows)).one()
+    """Sends the rows as one JSON text: the server takes it apart, which costs a sixth of encoding Python lists.
+
+    Raises Overtaken when somebody else wrote one of the products while the statement ran: that row was not updated,
+    and it is not known why.
+    """
+    found = product.execute(update_statement(batch.columns), parameters(batch, row_numbers, rows)).one()
+    if found.overtaken:
+        raise Overtaken(f"{found.overtaken} products were changed by others at the same moment")
     refused = refused_rows(found.refused)
     updated = tuple(found.updated or ())
     return Outcome(updated, len(rows) - len(updated) - len(refused), refused)
@@ -102,14 +114,17 @@ def update_rows(
 
 def refusals(product: Connection, batch: ImportBatch) -> tuple[RefusedRow, ...]:
     """Which rows would be refused for what is stored, without changing or locking anything."""
-    values = parameters(batch.webshop_uuid, batch.row_numbers, batch.rows)
+    values = parameters(batch, batch.row_numbers, batch.rows)
     return refused_rows(product.execute(check_statement(batch.columns), values).scalar_one())
 
 
-def parameters(webshop_uuid: UUID, row_numbers: tuple[int, ...], rows: tuple[Row, ...]) -> dict[str, Any]:
-    """The rows as JSON: [[row number, value, …], …]."""
-    numbered = [(number, *row) for number, row in zip(row_numbers, rows, strict=True)]
-    return {"webshop_uuid": webshop_uuid, "rows": msgspec.json.encode(numbered).decode()}
+def parameters(batch: ImportBatch, row_numbers: tuple[int, ...], rows: tuple[Row, ...]) -> dict[str, Any]:
+    """The rows as JSON, [[row number, value, …], …], in the order that every batch locks products in."""
+    identifier = batch.columns.index(IDENTIFIER.key) + 1
+    numbered = sorted(
+        ((number, *row) for number, row in zip(row_numbers, rows, strict=True)), key=itemgetter(identifier)
+    )
+    return {"webshop_uuid": batch.webshop_uuid, "rows": msgspec.json.encode(numbered).decode()}
 
 
 def refused_rows(found: list[list[Any]] | None) -> tuple[RefusedRow, ...]:
@@ -184,64 +199,80 @@ def record(product: Connection, batch: ImportBatch, outcome: Outcome) -> None:
 
 @cache
 def update_statement(columns: tuple[str, ...]) -> TextClause:
-    """Locks the products of a batch in identifier order, judges each row, and updates what differs.
+    """Updates what differs and breaks no rule, and says of the other rows why they were left.
 
-    The order keeps two batches with the same products from deadlocking. Every name in the text comes from the column
-    table: a column that is not in it raises KeyError.
+    The products are looked up, and so locked, in the order of the rows, which keeps two batches with the same products
+    from deadlocking. A row that was left though it differs and breaks no rule was changed by somebody else since the
+    statement began: `overtaken` counts those. Every name in the text comes from the column table: a column that is not
+    in it raises KeyError.
     """
     changed = [BY_KEY[key].key for key in columns if key != IDENTIFIER.key]
-    now, wanted = (", ".join(f"{row}.{key}" for key in changed) for row in ("p", "j"))
     return text(f"""
-        {judged(columns, lock="for update of p")},
+        with {incoming(columns)},
         changed as (
             update products p
-            set {", ".join(f"{key} = j.{key}" for key in changed)}, updated_at = now()
-            from judged j
-            where p.webshop_uuid = :webshop_uuid and p.identifier = j.identifier and j.code is null
-              and ({now}) is distinct from ({wanted})
+            set {", ".join(f"{key} = {wanted(key, columns)}" for key in changed)}, updated_at = now()
+            from incoming i
+            where p.webshop_uuid = :webshop_uuid and p.identifier = i.identifier
+              and ({broken_rule(columns)}) is null and {differs(columns)}
             returning p.identifier
+        ),
+        left_out as (
+            {judged(columns)}
+            where i.identifier not in (select identifier from changed)
         )
-        select (select json_agg(identifier) from changed) as updated, {REFUSED} as refused
+        select (select json_agg(identifier) from changed) as updated,
+               (select {REFUSED} from left_out where code is not null) as refused,
+               (select count(*) from left_out where code is null and differs) as overtaken
     """)
 
 
 @cache
 def check_statement(columns: tuple[str, ...]) -> TextClause:
     """What update_statement would refuse, and nothing else of it."""
-    return text(f"{judged(columns, lock='')} select {REFUSED}")
-
-
-REFUSED = """(select json_agg(json_build_array(row_number, code, identifier, minimum_stock, maximum_stock))
-         from judged where code is not null)"""
-
-
-def judged(columns: tuple[str, ...], lock: str) -> str:
-    """The rows of a batch as they would stand in the database, each with the code of the rule it breaks."""
-    concerned = tuple(dict.fromkeys([key for key in columns if key != IDENTIFIER.key] + list(STOCK_LEVELS)))
-    incoming = ", ".join(f"value->>{position} as {BY_KEY[key].key}" for position, key in enumerate(columns, start=1))
-    wanted = ", ".join(
-        f"case when i.{key} = '' then s.{key} else cast(i.{key} as {BY_KEY[key].kind.sql_type}) end as {key}"
-        if key in columns
-        else f"s.{key}"
-        for key in concerned
+    return text(
+        f"with {incoming(columns)}, left_out as ({judged(columns)})"
+        f" select {REFUSED} from left_out where code is not null"
     )
-    return f"""
-        with incoming as (
-            select cast(value->>0 as integer) as row_number, {incoming}
-            from json_array_elements(cast(:rows as json))
-        ),
-        stored as materialized (
-            select p.identifier, {", ".join(f"p.{key}" for key in concerned)}
-            from products p
-            where p.webshop_uuid = :webshop_uuid and p.identifier in (select identifier from incoming)
-            order by p.identifier {lock}
-        ),
-        wanted as (
-            select i.row_number, i.identifier, s.identifier is not null as found, {wanted}
-            from incoming i left join stored s on s.identifier = i.identifier
-        ),
-        judged as materialized (
-            select *, case when not found then '{NOT_FOUND}'
-                           when maximum_stock < minimum_stock then '{MAXIMUM_BELOW_MINIMUM}' end as code
-            from wanted
+
+
+REFUSED = "json_agg(json_build_array(row_number, code, identifier, minimum_stock, maximum_stock))"
+
+
+def incoming(columns: tuple[str, ...]) -> str:
+    """The rows of a batch as a table of texts."""
+    values = ", ".join(f"value->>{position} as {BY_KEY[key].key}" for position, key in enumerate(columns, start=1))
+    return f"""incoming as materialized (
+            select cast(value->>0 as integer) as row_number, {values} from json_array_elements(cast(:rows as json))
         )"""
+
+
+def judged(columns: tuple[str, ...]) -> str:
+    """Each row of a batch with the rule it breaks, and whether it would change its product."""
+    return f"""
+            select i.row_number, i.identifier, {wanted("minimum_stock", columns)} as minimum_stock,
+                   {wanted("maximum_stock", columns)} as maximum_stock, {broken_rule(columns)} as code,
+                   {differs(columns)} as differs
+            from incoming i
+            left join products p on p.webshop_uuid = :webshop_uuid and p.identifier = i.identifier"""
+
+
+def wanted(key: str, columns: tuple[str, ...]) -> str:
+    """The value that a column of product `p` has with row `i`: an empty cell leaves it as it is."""
+    if key not in columns:
+        return f"p.{key}"
+    return f"case when i.{key} = '' then p.{key} else cast(i.{key} as {BY_KEY[key].kind.sql_type}) end"
+
+
+def broken_rule(columns: tuple[str, ...]) -> str:
+    """The code of the rule that product `p` breaks with row `i`, or null."""
+    return f"""case when p.identifier is null then '{NOT_FOUND}'
+                        when {wanted("maximum_stock", columns)} < {wanted("minimum_stock", columns)}
+                        then '{MAXIMUM_BELOW_MINIMUM}' end"""
+
+
+def differs(columns: tuple[str, ...]) -> str:
+    """Whether row `i` changes product `p`."""
+    keys = [key for key in columns if key != IDENTIFIER.key]
+    now = ", ".join(f"p.{key}" for key in keys)
+    return f"({now}) is distinct from ({', '.join(wanted(key, columns) for key in keys)})"
