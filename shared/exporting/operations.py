@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import datetime
+from operator import eq, ge, lt
 from typing import Annotated
 from uuid import UUID, uuid4
 
@@ -170,17 +171,14 @@ def find_all(service: Connection, webshop_uuid: UUID, query: ExportQuery) -> Exp
     """A page of the webshop's exports, newest first: the history, and with it what their rows know besides."""
     table = export_history.c
     asked = (
-        (query.status, table.status == query.status),
-        (query.source, table.source == query.source),
-        (query.user_uuid, table.user_uuid == query.user_uuid),
-        (query.created_from, table.created_at >= query.created_from),
-        (query.created_before, table.created_at < query.created_before),
+        (table.status, eq, query.status),
+        (table.source, eq, query.source),
+        (table.user_uuid, eq, query.user_uuid),
+        (table.created_at, ge, query.created_from),
+        (table.created_at, lt, query.created_before),
     )
-    conditions: list[ColumnElement[bool]] = [
-        table.webshop_uuid == webshop_uuid,
-        exports.c.deleted_at.is_(None),
-        *(condition for value, condition in asked if value is not None),
-    ]
+    conditions: list[ColumnElement[bool]] = [table.webshop_uuid == webshop_uuid, exports.c.deleted_at.is_(None)]
+    conditions += [compare(column, value) for column, compare, value in asked if value is not None]
     if query.cursor:
         last = Position.of(query.cursor)
         conditions.append(tuple_(table.created_at, table.uuid) < (last.created_at, last.uuid))
@@ -246,4 +244,5 @@ def row_of(service: Connection, webshop_uuid: UUID, export_uuid: UUID) -> RowMap
 def view(row: RowMapping) -> Export:
     """A row as its merchant sees it."""
     path = f"/webshops/{row['webshop_uuid']}/exports/{row['uuid']}/download"
-    return msgspec.convert({**row, "download_url": path if row["file_uri"] else None}, Export)
+    known = {name: row[name] for name in Export.__struct_fields__ if name in row}
+    return msgspec.convert({**known, "download_url": path if row["file_uri"] else None}, Export)
