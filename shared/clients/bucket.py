@@ -17,6 +17,7 @@ from google.auth.credentials import Signing
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import Request
 from google.cloud import storage  # type: ignore[attr-defined]  # a namespace that other packages type
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.fileio import BlobWriter
 from requests import RequestException
 
@@ -111,16 +112,18 @@ class Storage:
     def writing(self, path: str, content_type: str) -> Iterator[BinaryIO]:
         """A file to write the object at `path` with, once, in CHUNK_BYTES of memory.
 
-        The object appears when the block ends, whole. When an exception leaves the block there is no object.
+        The object appears when the block ends, whole. When an exception leaves the block there is no object. Raises
+        StorageUnavailable, from a write or at the end, when the bucket refuses or does not answer.
         """
         blob = self._bucket.blob(path)
         options = {"content_type": content_type, "timeout": TIMEOUT_SECONDS, "if_generation_match": 0}
         upload = blob.open("wb", chunk_size=CHUNK_BYTES, ignore_flush=True, **options)
         sink = io.BufferedWriter(upload, GATHER_BYTES)
         try:
-            yield sink
-            sink.flush()  # not close: that closes the upload even where flushing fails, and so publishes half of it
-            upload.close()
+            with refusals_named():
+                yield sink
+                sink.flush()  # not close: that closes the upload even where flushing fails, and so publishes half of it
+                upload.close()
         except BaseException:
             abandon(upload)
             raise
@@ -195,7 +198,7 @@ def refusals_named() -> Iterator[None]:
     """Raises StorageUnavailable for what the SDK raises."""
     try:
         yield
-    except (GoogleAPIError, GoogleAuthError, RequestException) as error:
+    except (GoogleAPIError, GoogleAuthError, InvalidResponse, DataCorruption, RequestException) as error:
         raise StorageUnavailable(f"Cloud Storage did not do it: {error}") from error
 
 

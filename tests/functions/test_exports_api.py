@@ -9,8 +9,8 @@ from shared.messages import ExportHistory, ExportRequest
 from tests.exports_world import csv_rows
 
 FIELDS = {
-    "uuid", "name", "created_at", "updated_at", "deleted_at", "status", "webshop_uuid", "user_uuid", "source", "file_uri",
-    "file_type", "rows", "size_bytes", "progress_rows", "download_url", "error",
+    "uuid", "name", "created_at", "updated_at", "deleted_at", "status", "webshop_uuid", "user_uuid", "source",
+    "file_uri", "file_type", "rows", "size_bytes", "progress_rows", "download_url", "error",
 }  # fmt: skip
 ASKED = {"source": "suppliers", "file_type": "CSV", "file_name": "suppliers"}
 
