@@ -270,8 +270,12 @@ class World:
 
     def unfinished(self) -> list[Any]:
         """Active imports, and outcomes that are not mirrored."""
-        active = self.rows("service", "select uuid, status, claims from imports where status = any(:active)", active=list(ACTIVE))
-        return active + self.rows("product", "select import_uuid, first_row from import_outcomes where mirrored_at is null")
+        active = self.rows(
+            "service", "select uuid, status, claims from imports where status = any(:active)", active=list(ACTIVE)
+        )
+        return active + self.rows(
+            "product", "select import_uuid, first_row from import_outcomes where mirrored_at is null"
+        )
 
     def let_time_pass(self) -> None:
         """Minutes go by in all databases: no lease holds, nobody waits to be woken, messages count as late."""
@@ -393,5 +397,3 @@ def push(function: str, topic: str, data: bytes) -> int:
     # A client keeps its cookies and context: one a push, so that pushes can run at once.
     client = app(function).application.test_client()
     return client.post(f"/projects/local/topics/{topic}", json=envelope).status_code
-
-

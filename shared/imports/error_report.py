@@ -16,14 +16,17 @@ import msgspec
 from sqlalchemy import Connection, RowMapping, text
 
 from shared.clients.bucket import Storage
-from shared.columns import BY_KEY, REPORT_HEADINGS, folded
+from shared.columns import BY_KEY, E_NOTATION, REPORT_HEADINGS, folded
 from shared.errors import ObjectGone
 from shared.imports import validation
 from shared.imports.validation import ImportFile, RefusedFile
 from shared.messages import CellError
 
 FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
-NUMBER = re.compile(r"[+-]?[\d.,]+")
+NUMBER = re.compile(rf"[+-]?[\d.,]+|{E_NOTATION}")  # a spreadsheet runs none of these
+# Rows with broken quotes have no certain cells: written as they were read, they would pass as good ones when uploaded
+# again unmended. Without an identifier they are refused again.
+WITHOUT_CELLS = ("text_after_quote", "unclosed_quote")
 ROWS_AT_ONCE = 1000  # of the answer's stream
 
 Refused = tuple[int, list[CellError]]
@@ -77,8 +80,11 @@ def lines(file: ImportFile | None, refused: list[Refused], reason: str) -> Itera
     cells_of = file.records()
     for number, errors in refused:
         cells = next((cells for row_number, cells in cells_of if row_number == number), [])
-        shown = [harmless(cells[position]) if position < len(cells) else "" for position in kept]
-        yield [*shown, number, *explained(errors)]
+        if errors[0].code in WITHOUT_CELLS:
+            cells = [""] * len(file.heading)
+        # A row of more or fewer cells than the heading stays one, so that it is refused again unless it is mended.
+        shown = [cells[position] for position in kept if position < len(cells)] + cells[len(file.heading) :]
+        yield [*map(harmless, shown), number, *explained(errors)]
 
 
 def explained(errors: list[CellError]) -> tuple[str, str, str]:

@@ -39,15 +39,20 @@ def assert_applied(world: World, import_uuid) -> None:
         if number not in (10, 600):
             assert [float(value) for value in products[identifier]] == [number + 0.25, number]
     assert_mirrored(world)
-    applied = world.rows("product", "select sum(updated) from import_outcomes where import_uuid = :i and run = :r",
-                         i=import_uuid, r=found.run)
+    applied = world.rows(
+        "product",
+        "select sum(updated) from import_outcomes where import_uuid = :i and run = :r",
+        i=import_uuid,
+        r=found.run,
+    )
     assert applied == [(1198,)]
 
 
 def assert_mirrored(world: World) -> None:
     """Every product that an import changed is in the legacy database as it is in the product database."""
-    changed = {row[0] for row in world.rows(
-        "product", "select jsonb_array_elements_text(identifiers) from import_outcomes")}
+    changed = {
+        row[0] for row in world.rows("product", "select jsonb_array_elements_text(identifiers) from import_outcomes")
+    }
     here, there = world.products(MIRRORED), world.products(MIRRORED, "legacy")
     assert {i: here[i] for i in changed} == {i: there.get(i) for i in changed}
 
@@ -349,8 +354,17 @@ def test_a_retry_while_an_old_claimant_wakes_up(world, file):
             old_batches.append(messages)
             world.let_time_pass()
             with world.looking["service"].begin() as service:
-                leases.finish(service, import_uuid, 1, Status.FAILED_UNEXPECTEDLY, "for the test",
-                              total_rows=0, updated_rows=0, unchanged_rows=0, failed_rows=0)
+                leases.finish(
+                    service,
+                    import_uuid,
+                    1,
+                    Status.FAILED_UNEXPECTEDLY,
+                    "for the test",
+                    total_rows=0,
+                    updated_rows=0,
+                    unchanged_rows=0,
+                    failed_rows=0,
+                )
             world.retry(import_uuid)
             world.deliver(world.broker.take(ImportTrigger)[0])
 
