@@ -15,24 +15,46 @@
 # signs_urls       whether it hands out signed URLs
 locals {
   functions = {
-    import_upload = {
-      kind            = "storage"
+    export_download = {
+      kind            = "http"
+      paths           = ["/webshops/*/exports/*/download"]
+      memory_mb       = 512
+      timeout_seconds = 60
+      threads         = 8
+      max_instances   = 10
+      databases       = ["service", "product"]
+      bucket          = ["read"]
+      signs_urls      = true
+    }
+    export_history = {
+      kind            = "kafka"
+      topic           = "webshop.export.history"
       memory_mb       = 512
       timeout_seconds = 60
       threads         = 4
       max_instances   = 5
       databases       = ["service"]
-      kafka           = true
     }
-    import_batches = {
+    export_render = {
       kind            = "kafka"
-      topic           = "webshop.product.import.trigger"
+      topic           = "webshop.export.request"
       memory_mb       = 1024
-      timeout_seconds = 540
+      timeout_seconds = 600
       threads         = 4
       max_instances   = 10
       databases       = ["service", "product"]
-      bucket          = ["read"]
+      bucket          = ["write"]
+      kafka           = true
+    }
+    exports_api = {
+      kind            = "http"
+      paths           = ["/webshops/*/exports", "/webshops/*/exports/**"]
+      memory_mb       = 1024
+      timeout_seconds = 600 # it renders while its client waits
+      threads         = 4
+      max_instances   = 20
+      databases       = ["service", "product"]
+      bucket          = ["write"]
       kafka           = true
     }
     import_apply = {
@@ -45,12 +67,23 @@ locals {
       databases       = ["product"]
       kafka           = true
     }
+    import_batches = {
+      kind            = "kafka"
+      topic           = "webshop.product.import.trigger"
+      memory_mb       = 1024
+      timeout_seconds = 600
+      threads         = 4
+      max_instances   = 10
+      databases       = ["service", "product"]
+      bucket          = ["read"]
+      kafka           = true
+    }
     import_mirror = {
       kind            = "kafka"
       topic           = "webshop.products.updated"
       memory_mb       = 512
       timeout_seconds = 120
-      threads         = 1
+      threads         = 1 # its writers wait for each other's rows anyway
       max_instances   = 5
       databases       = ["product", "legacy"]
     }
@@ -59,9 +92,18 @@ locals {
       topic           = "webshop.products.import.result"
       memory_mb       = 512
       timeout_seconds = 120
-      threads         = 2
+      threads         = 2 # the results of one import wait for its row anyway
       max_instances   = 5
       databases       = ["service"]
+    }
+    import_upload = {
+      kind            = "storage"
+      memory_mb       = 512
+      timeout_seconds = 60
+      threads         = 4
+      max_instances   = 5
+      databases       = ["service"]
+      kafka           = true
     }
     imports_api = {
       kind            = "http"

@@ -34,14 +34,14 @@ locals {
       title            = "An import or export is active for too long"
       resource         = "cloud_run_revision"
       metric           = "logging.googleapis.com/user/${google_logging_metric.active_too_long.name}"
-      where            = "resource.labels.service_name = \"${local.deployed["sweep"].name}\""
+      where            = "resource.labels.service_name = one_of(${local.function_names})"
       group_by         = "resource.labels.service_name"
       aligner          = "ALIGN_DELTA"
       reducer          = "REDUCE_SUM"
       threshold        = 0
       period_seconds   = 300
       duration_seconds = 0
-      what_to_do       = "Sweep's log names it. A bridge that does not run, or brokers out of reach, stop all of them: look at the worker pool kafka-bridge first."
+      what_to_do       = "The log of the function in the alert names it. A bridge that does not run, or brokers out of reach, stop all of them: look at the worker pool kafka-bridge first."
     }
     server_errors = {
       title            = "A function answers 5xx"
@@ -94,13 +94,13 @@ resource "google_monitoring_alert_policy" "alert" {
   }
 }
 
-# Sweep looks at all that is active every minute, and says in its log what has been so for too long.
+# Sweep looks at all that is active every minute and says what has been so for too long; a render that makes no headway
+# says so itself.
 resource "google_logging_metric" "active_too_long" {
   name = "imports-and-exports-active-too-long"
   filter = join(" AND ", [
     "resource.type = \"cloud_run_revision\"",
-    "resource.labels.service_name = \"${local.deployed["sweep"].name}\"",
-    "jsonPayload.message : \"has been active for\"",
+    "jsonPayload.message : (\"has been active for\" OR \"has not moved for\")",
   ])
 
   metric_descriptor {

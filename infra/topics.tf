@@ -1,6 +1,8 @@
 # The topics of shared/messages.py. In Kafka they are made with the cluster; the bridge carries them over by their names.
 locals {
   topics = toset([
+    "webshop.export.history",
+    "webshop.export.request",
     "webshop.product.import.trigger",
     "webshop.products.import",
     "webshop.products.import.result",

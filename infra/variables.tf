@@ -63,7 +63,7 @@ variable "region" {
 }
 
 variable "source_archive" {
-  description = "Path of the zip with main.py, requirements.txt, functions and shared: git archive --format=zip HEAD."
+  description = "Path of the zip that the functions are built from: git archive --format=zip --output=PATH HEAD main.py requirements.txt functions shared."
   type        = string
 }
 
