@@ -22,7 +22,7 @@ ROOT = Path(main.__file__).parent
 EDGE = "shared.clients"
 SDKS = ("google.cloud", "google.api_core", "google.auth", "confluent_kafka", "sendgrid", "python_http_client", "pg8000")
 
-# Each costs every function's start 0.1 s or more, and most functions use none or few of them.
+# Together they take more than a second to import, and most functions use few of them.
 HEAVY = (
     "google.cloud.pubsub_v1",
     "google.cloud.storage",
