@@ -164,8 +164,13 @@ class Proxy:
 
     def close(self) -> None:
         """Nobody gets through any more."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # closing alone wakes nobody who waits in accept
         self._listener.close()
-        self._cut()
+        for end in (end for pair in self._pairs for end in pair):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
 
     def _accept(self) -> None:
         host, port = self.upstream.split(":")
@@ -191,9 +196,3 @@ class Proxy:
             sink.shutdown(socket.SHUT_WR)
         except OSError:
             return
-
-    def _cut(self) -> None:
-        for end in (end for pair in self._pairs for end in pair):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-            end.close()
