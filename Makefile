@@ -23,7 +23,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	infra/check
+	$(BIN)/python -m infra.check
 
 bench: $(INSTALLED) ## measures the goals and writes .local/bench.json
 	$(BIN)/python -m tests.bench

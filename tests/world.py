@@ -28,9 +28,9 @@ from sqlalchemy import Engine, event, text
 
 import main
 from shared import clients
-from shared.clients.databases import connect_to
 from shared.clients.broker import NotSent
 from shared.clients.bucket import StoredObject
+from shared.clients.databases import connect_to
 from shared.errors import ObjectGone
 from shared.imports import operations, uploads
 from shared.imports.operations import Import, find_one
@@ -74,7 +74,7 @@ class Bucket:
         self.objects[path] = (stored, content)
         return stored
 
-    def open_upload(self, path: str, metadata: Mapping[str, str], size_bytes: int | None) -> str:
+    def open_upload(self, path: str, metadata: Mapping[str, str], _size_bytes: int | None) -> str:
         self.boundaries.reach("open_upload")
         return "http://bucket.test/" + base64.urlsafe_b64encode(json.dumps([path, dict(metadata)]).encode()).decode()
 
@@ -210,7 +210,8 @@ class World:
         """What is wrong with each failed row, by its number."""
         found = self.rows(
             "service",
-            "select row_number, errors from import_refused_rows r join imports i on i.uuid = r.import_uuid and i.run = r.run"
+            "select row_number, errors from import_refused_rows r"
+            " join imports i on i.uuid = r.import_uuid and i.run = r.run"
             " where r.import_uuid = :uuid order by 1",
             uuid=import_uuid,
         )
@@ -319,7 +320,7 @@ class World:
             barrier.wait()
             try:
                 delivery()
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  # a kill too must reach the test
                 failures.append(error)
 
         threads = [threading.Thread(target=deliver, args=(delivery,)) for delivery in deliveries]

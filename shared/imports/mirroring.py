@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
 import msgspec
@@ -19,16 +20,22 @@ def mirror(product: Engine, legacy: Connection, updated: ProductsUpdated) -> Non
     The rows are locked before the products are read: of two messages the last to lock reads last and writes last, so
     none can leave an older value behind.
     """
-    identifiers = msgspec.json.encode(sorted(updated.identifiers)).decode()
-    keys = {"webshop_uuid": updated.webshop_uuid, "identifiers": identifiers}
-    inserted = legacy.execute(INSERT_MISSING, keys).scalars().all()
-    legacy.execute(LOCK, keys)
+    keys = {"webshop_uuid": updated.webshop_uuid, "identifiers": as_json(updated.identifiers)}
+    inserted: set[str] = set()
+    locked = set(legacy.execute(LOCK, keys).scalars())
+    if missing := set(updated.identifiers) - locked:
+        inserted = set(legacy.execute(INSERT, {**keys, "identifiers": as_json(missing)}).scalars())
+        legacy.execute(LOCK, keys)
     with product.connect() as reading:
         rows, found = reading.execute(read_statement(), keys).one()
     legacy.execute(write_statement(), {"webshop_uuid": updated.webshop_uuid, "rows": rows})
-    if gone := set(inserted) - set(found):
-        lost = {"webshop_uuid": updated.webshop_uuid, "identifiers": msgspec.json.encode(sorted(gone)).decode()}
-        legacy.execute(REMOVE, lost)
+    if gone := inserted - set(found):
+        legacy.execute(REMOVE, {**keys, "identifiers": as_json(gone)})
+
+
+def as_json(identifiers: Iterable[str]) -> str:
+    """The identifiers in the order that rows are locked and inserted in."""
+    return msgspec.json.encode(sorted(identifiers)).decode()
 
 
 def mark_mirrored(product: Connection, updated: ProductsUpdated) -> None:
@@ -41,7 +48,7 @@ def mark_mirrored(product: Connection, updated: ProductsUpdated) -> None:
     product.execute(statement, key)
 
 
-INSERT_MISSING = text("""
+INSERT = text("""
     insert into products (webshop_uuid, identifier)
     select :webshop_uuid, value from json_array_elements_text(cast(:identifiers as json)) order by value
     on conflict do nothing
@@ -64,25 +71,24 @@ REMOVE = text("""
 @cache
 def read_statement() -> TextClause:
     """The products as they are now, as one JSON text that goes to the other server as it is; and which there are."""
-    values = ", ".join(f"p.{column.key}" for column in MIRRORED)
+    columns = ", ".join(column.key for column in COLUMNS)
     return text(f"""
-        select cast(coalesce(json_agg(json_build_array(p.identifier, {values})), '[]') as text),
-               coalesce(array_agg(p.identifier), '{{}}')
-        from products p
-        where p.webshop_uuid = :webshop_uuid
-          and p.identifier in (select value from json_array_elements_text(cast(:identifiers as json)))
-    """)  # every name comes from the column table
+        select cast(coalesce(json_agg(found), '[]') as text), coalesce(array_agg(found.identifier), '{{}}')
+        from (
+            select {columns} from products
+            where webshop_uuid = :webshop_uuid
+              and identifier in (select value from json_array_elements_text(cast(:identifiers as json)))
+        ) found
+    """)
 
 
 @cache
 def write_statement() -> TextClause:
-    """Sets every mirrored column."""
-    values = ", ".join(
-        f"{column.key} = cast(value->>{position} as {column.kind.sql_type})"
-        for position, column in enumerate(MIRRORED, start=1)
-    )
+    """Sets every mirrored column. Every name comes from the column table."""
+    values = ", ".join(f"{column.key} = r.{column.key}" for column in MIRRORED)
+    types = ", ".join(f"{column.key} {column.kind.sql_type}" for column in COLUMNS)
     return text(f"""
-        update products set {values}, mirrored_at = clock_timestamp()
-        from json_array_elements(cast(:rows as json))
-        where webshop_uuid = :webshop_uuid and identifier = value->>0
-    """)  # every name comes from the column table
+        update products p set {values}, mirrored_at = clock_timestamp()
+        from json_to_recordset(cast(:rows as json)) as r ({types})
+        where p.webshop_uuid = :webshop_uuid and p.identifier = r.identifier
+    """)

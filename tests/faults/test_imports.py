@@ -1,7 +1,7 @@
 """Imports under fire: killed at any call, delivered twice, late, at once, out of order, or never.
 
-Whatever happens, the import reaches its right final state, each row is applied once, the ledger balances, and the legacy
-database comes to equal the product database.
+Whatever happens, the import reaches its right final state, each row is applied once, the ledger balances, and the
+legacy database comes to equal the product database.
 """
 
 import random
@@ -69,7 +69,7 @@ def test_nothing_happens_to_an_undisturbed_import(world, file):
 
 
 def killed_at_each_call(world: World, deliver) -> int:
-    """Calls `deliver(n)` for n = 1, 2, … with a kill at the n-th call, until nobody is killed; returns how many were."""
+    """Calls `deliver` with a kill at its first call to the outside, its second, …; returns how many kills it took."""
     for boundary in range(1, 200):
         world.kill_at(boundary)
         try:
@@ -221,7 +221,7 @@ def test_two_uploads_at_the_same_moment(world, file):
 
 
 def test_a_claim_that_goes_stale_and_comes_back(world, file):
-    """A claimant sleeps through its lease in the middle of sending; the next one does the work, and it is not undone."""
+    """A claimant sleeps through its lease in the middle of sending; the next does the work, and it is not undone."""
     import_uuid = world.upload(file)
     world.deliver_upload(import_uuid)
     (trigger,) = world.broker.take(ImportTrigger)
@@ -304,7 +304,7 @@ def test_a_file_gone_while_batches_are_on_their_way(world, file, gone):
 
 
 def test_closing_follows_the_ledger_when_all_was_applied(world, file):
-    """All batches were applied and every result was lost, then the file: nothing was left undone, so it is no failure."""
+    """All batches were applied, every result was lost, then the file: nothing was left undone, so it is no failure."""
     import_uuid = world.upload(file)
     world.deliver_upload(import_uuid)
     for kind in (ImportTrigger, ImportBatch):
