@@ -8,7 +8,7 @@ from uuid import UUID
 from werkzeug.datastructures import Headers
 
 from shared import clients
-from shared.exporting import operations
+from shared.exporting import offers, operations
 from shared.exporting.operations import Export, Exporting, ExportPage, ExportQuery
 from shared.exporting.requests import CreateExport
 from shared.exporting.states import UNFINISHED, Status
@@ -59,9 +59,16 @@ def delete_export(webshop_uuid: UUID, export_uuid: UUID) -> None:
     exporting().delete(webshop_uuid, export_uuid)
 
 
+def list_sources() -> offers.Offers:
+    """What can be exported: sources, columns, operators, file types."""
+    return offers.offers()
+
+
 EXPORTS = "/webshops/<uuid:webshop_uuid>/exports"
+SOURCES = "/webshops/<uuid:webshop_uuid>/export-sources"
 
 ROUTES = (
+    Route("GET", SOURCES, list_sources, needs_feature="exports"),
     Route("POST", EXPORTS, create_export, needs_feature="exports"),
     Route("GET", EXPORTS, list_exports, needs_feature="exports"),
     Route("GET", f"{EXPORTS}/<uuid:export_uuid>", find_export, needs_feature="exports"),

@@ -76,9 +76,9 @@ class ExportsWorld(World):
         """Calls the API below the webshop's exports, as the load balancer routes it."""
         function = "export_download" if path.endswith("/download") else "exports_api"
         headers = {"Authorization": f"Bearer {user or self.user}", **options.pop("headers", {})}
-        webshop = options.pop("webshop", self.webshop)
+        webshop, collection = options.pop("webshop", self.webshop), options.pop("collection", "exports")
         client = app(function).application.test_client()
-        return client.open(f"/webshops/{webshop}/exports{path}", method=method, headers=headers, **options)
+        return client.open(f"/webshops/{webshop}/{collection}{path}", method=method, headers=headers, **options)
 
     def ask(self, headers: dict[str, str] | None = None, **body: Any) -> TestResponse:
         """Asks for an export, of the suppliers as CSV unless said otherwise."""

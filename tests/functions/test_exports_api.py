@@ -5,6 +5,7 @@ import uuid
 import pytest
 
 from shared.exporting.requests import CreateExport
+from shared.exporting.sources import SOURCES
 from shared.messages import ExportHistory, ExportRequest
 from tests.exports_world import csv_rows
 
@@ -323,3 +324,16 @@ def test_a_key_of_a_deleted_export_still_names_it(exports):
     assert again.json["uuid"] == made["uuid"]
     assert again.json["deleted_at"] is not None
     assert again.json["download_url"] is None
+
+
+def test_what_is_offered_can_be_asked_for(exports):
+    """Each source by its key, with each column, type and operator that a request may name."""
+    answer = exports.call("GET", "", collection="export-sources")
+
+    offered = {source["key"]: source for source in answer.json["items"]}
+    assert set(offered) == set(SOURCES)
+    for key, source in offered.items():
+        columns = [column["key"] for column in source["columns"]]
+        sorts = [{"column": column["key"]} for column in source["columns"] if column["sortable"]]
+        asked = exports.ask(source=key, file_type=source["file_types"][0], columns=columns, sorts=sorts)
+        assert asked.status_code == 201, asked.json
