@@ -3,7 +3,6 @@
 from uuid import UUID
 
 from shared import clients
-from shared.clients.bucket import StorageUnavailable
 from shared.errors import ObjectGone
 from shared.exporting import operations
 from shared.exporting.operations import File
@@ -16,6 +15,8 @@ from shared.settings import settings
 
 def download_export(webshop_uuid: UUID, export_uuid: UUID) -> Answer:
     """The file of a completed export."""
+    from shared.clients.bucket import StorageUnavailable
+
     with clients.service_database().connect() as service:
         file = operations.file_of(service, webshop_uuid, export_uuid)
     try:

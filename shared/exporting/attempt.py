@@ -8,15 +8,13 @@ import time
 import uuid
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared.clients.broker import Kafka
-from shared.clients.bucket import Storage
 from shared.errors import Fenced, PermanentError
 from shared.exporting import history, jobs
 from shared.exporting.identifiers import DEFAULT_IDENTIFIERS
@@ -25,6 +23,10 @@ from shared.exporting.rendering import content_type, render
 from shared.exporting.requests import CreateExport
 from shared.problems import Problem
 from shared.tables.service import buy_order_export_settings
+
+if TYPE_CHECKING:
+    from shared.clients.broker import Kafka
+    from shared.clients.bucket import Storage
 
 log = logging.getLogger(__name__)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import msgspec
 from sqlalchemy import Connection, update
 from sqlalchemy.dialects.postgresql import insert
 
-from shared.clients.broker import Kafka
 from shared.messages import ExportHistory, Message
 from shared.tables.service import export_history, exports
+
+if TYPE_CHECKING:
+    from shared.clients.broker import Kafka
 
 log = logging.getLogger(__name__)
 

@@ -6,14 +6,12 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime
 from operator import eq, ge, lt
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID, uuid4
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, select, tuple_
 
-from shared.clients.broker import Kafka
-from shared.clients.bucket import Storage
 from shared.errors import Fenced, PermanentError
 from shared.exporting import history, jobs
 from shared.exporting.attempt import Attempt
@@ -27,6 +25,10 @@ from shared.messages import ExportHistory, ExportRequest
 from shared.paging import MAX_PAGE, Position
 from shared.problems import Problem, not_found, refused
 from shared.tables.service import export_history, exports
+
+if TYPE_CHECKING:
+    from shared.clients.broker import Kafka
+    from shared.clients.bucket import Storage
 
 log = logging.getLogger(__name__)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sqlalchemy import Engine, select, update
 
-from shared.clients.bucket import Storage
 from shared.exporting import jobs
 from shared.messages import Message
 from shared.tables.service import exports
+
+if TYPE_CHECKING:
+    from shared.clients.bucket import Storage
 
 
 def unfinished(service_database: Engine) -> list[Message]:
