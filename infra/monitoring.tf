@@ -94,13 +94,13 @@ resource "google_monitoring_alert_policy" "alert" {
   }
 }
 
-# Sweep looks at all that is active every minute and says what has been so for too long; a render that makes no headway
-# says so itself.
+# Sweep looks at all that is active every minute and says what several attempts could not bring on; a render that makes
+# no headway says so itself.
 resource "google_logging_metric" "active_too_long" {
   name = "imports-and-exports-active-too-long"
   filter = join(" AND ", [
     "resource.type = \"cloud_run_revision\"",
-    "jsonPayload.message : (\"has been active for\" OR \"has not moved for\")",
+    "jsonPayload.message : \"has not moved for\"",
   ])
 
   metric_descriptor {

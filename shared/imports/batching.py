@@ -9,12 +9,11 @@ import time
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import msgspec
 from sqlalchemy import Connection, Engine
 
-from shared.clients.broker import Kafka
-from shared.clients.bucket import Storage
 from shared.errors import PermanentError
 from shared.imports import applying, gate, leases, ledger, validation
 from shared.imports.leases import Claim
@@ -31,6 +30,10 @@ from shared.imports.states import (
 )
 from shared.imports.validation import ImportFile, Piece, RefusedFile
 from shared.messages import ImportBatch, RefusedRow
+
+if TYPE_CHECKING:  # at run time they come with whoever makes the clients
+    from shared.clients.broker import Kafka
+    from shared.clients.bucket import Storage
 
 # Sent together, then the offset is saved and the lease renewed: 10 take milliseconds.
 BATCHES_AT_ONCE = 10

@@ -9,18 +9,20 @@ import csv
 import io
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import Connection, RowMapping, text
 
-from shared.clients.bucket import Storage
 from shared.columns import BY_KEY, E_NOTATION, REPORT_HEADINGS, folded
 from shared.errors import ObjectGone
 from shared.imports import validation
 from shared.imports.validation import ImportFile, RefusedFile
 from shared.messages import CellError
+
+if TYPE_CHECKING:  # at run time they come with whoever makes the clients
+    from shared.clients.bucket import Storage
 
 FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
 NUMBER = re.compile(rf"[+-]?[\d.,]+|{E_NOTATION}")  # a spreadsheet runs none of these

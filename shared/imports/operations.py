@@ -5,20 +5,22 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID, uuid4
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
-from shared.clients.bucket import Storage
 from shared.file_names import safe_file_name
 from shared.imports import leases, ledger, uploads
 from shared.imports.states import ACTIVE, MAX_FILE_BYTES, OnError, Operation, Status, Step
 from shared.messages import ImportTrigger
 from shared.problems import Problem, not_found, refused
 from shared.tables.service import imports
+
+if TYPE_CHECKING:  # at run time they come with whoever makes the clients
+    from shared.clients.bucket import Storage
 
 MAX_PAGE = 200  # items of a list: a page is answered in milliseconds
 

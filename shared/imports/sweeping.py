@@ -5,22 +5,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import msgspec
 from sqlalchemy import Connection, Engine, or_, select, text, update
 
-from shared.clients.bucket import Storage
 from shared.imports import uploads
 from shared.imports.leases import now
 from shared.imports.states import ACTIVE
 from shared.messages import ImportTrigger, ProductsUpdated
 from shared.tables.service import imports
 
+if TYPE_CHECKING:  # at run time they come with whoever makes the clients
+    from shared.clients.bucket import Storage
+
 log = logging.getLogger(__name__)
 
 UPLOADS_OF_THE_LAST = timedelta(days=1)  # older ones without a row are no lost event any more
 MIRROR_AFTER_SECONDS = 60  # a mirror message that is only late has come by then
 WAKE_AGAIN_SECONDS = 10
+STALLED_CLAIMS = 3  # one claim may die by chance; somebody should look at an import that three could not bring on
 AT_ONCE = 500  # of a kind in one sweep; the next one goes on
 FILE_RETENTION = timedelta(days=30)  # for so long an import can be retried, and its report shows the cells
 OUTCOME_RETENTION_DAYS = 60  # twice the file's: nothing can ask for an outcome whose file is long gone
@@ -70,9 +74,13 @@ def sleeping_imports(service: Connection) -> list[ImportTrigger]:
         update(imports)
         .where(imports.c.uuid.in_(asleep))
         .values(wake_at=now(WAKE_AGAIN_SECONDS))
-        .returning(imports.c.webshop_uuid, imports.c.uuid, imports.c.run)
+        .returning(imports.c.webshop_uuid, imports.c.uuid, imports.c.run, imports.c.claims)
     )
-    return [ImportTrigger(*row) for row in service.execute(statement)]
+    woken = service.execute(statement).all()
+    for row in woken:
+        if row.claims >= STALLED_CLAIMS:
+            log.warning("Import %s has not moved for %s claims", row.uuid, row.claims)
+    return [ImportTrigger(row.webshop_uuid, row.uuid, row.run) for row in woken]
 
 
 def unmirrored_outcomes(product: Connection) -> Sequence[ProductsUpdated]:

@@ -1,0 +1,107 @@
+"""sweep, through the framework: what was forgotten is found, once, and nothing else is touched."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from shared.imports.sweeping import FILE_RETENTION, STALLED_CLAIMS, UPLOADS_OF_THE_LAST
+from shared.messages import ImportTrigger, ProductsUpdated
+from tests.world import World, table
+
+FILE = "identifier,price\r\nnowhere,1\r\n"
+
+
+def aged(world: World, age: timedelta) -> None:
+    """Makes every object in the bucket older."""
+    for path, (stored, content) in world.bucket.objects.items():
+        world.bucket.objects[path] = (replace(stored, created_at=stored.created_at - age), content)
+
+
+def test_an_upload_without_a_row_is_recorded(world):
+    """A lost event loses no import."""
+    import_uuid = world.upload(FILE)
+
+    world.sweep()
+
+    assert world.broker.sent == [ImportTrigger(world.webshop, import_uuid, 1)]
+    assert world.find(import_uuid).file_name == "products.csv"
+
+
+def test_an_old_upload_without_a_row_is_no_lost_event(world):
+    """After a day nobody expects it any more; after the retention the file goes."""
+    world.upload(FILE)
+    aged(world, UPLOADS_OF_THE_LAST)
+
+    world.sweep()
+    assert (world.broker.sent, len(world.bucket.objects)) == ([], 1)
+
+    aged(world, FILE_RETENTION)
+    world.sweep()
+    assert world.bucket.objects == {}
+
+
+def test_an_import_nobody_claimed_is_triggered_again_and_not_too_often(world):
+    """Its first trigger gets its time, and so does each that sweep sends."""
+    import_uuid = world.upload(FILE)
+    world.deliver_upload(import_uuid)
+    world.broker.waiting.clear()
+
+    world.sweep()
+    assert not world.broker.waiting
+    world.let_time_pass()
+    world.sweep()
+    world.sweep()
+    assert list(world.broker.waiting) == [ImportTrigger(world.webshop, import_uuid, 1)]
+
+
+def test_an_import_that_is_over_is_left_alone(world):
+    """Final is final."""
+    world.import_file(FILE)
+    sent = len(world.broker.sent)
+    world.let_time_pass()
+
+    world.sweep()
+
+    assert len(world.broker.sent) == sent
+
+
+def test_an_import_that_does_not_move_is_said_so(world, caplog):
+    """Somebody should look before it is given up."""
+    import_uuid = world.upload(FILE)
+    world.deliver_upload(import_uuid)
+    world.change("service", "update imports set claims = :n", n=STALLED_CLAIMS)
+    world.let_time_pass()
+
+    world.sweep()
+
+    assert f"Import {import_uuid} has not moved for {STALLED_CLAIMS} claims" in caplog.text
+
+
+def test_an_outcome_that_was_not_mirrored_is_sent_again_after_a_minute(world):
+    """The message says which products, as the first one did."""
+    identifiers = world.identifiers(2)
+    (lost,) = world.import_and_hold(
+        table([["identifier", "price"], *[[identifier, "3.21"] for identifier in identifiers]])
+    )
+
+    world.sweep()
+    assert not world.broker.waiting
+    world.let_time_pass()
+    world.sweep()
+
+    assert world.broker.take(ProductsUpdated) == [lost]
+
+
+def test_a_part_that_fails_does_not_keep_the_others(world, monkeypatch):
+    """The bucket is away: imports are woken all the same, and the sweep says that it failed."""
+    import_uuid = world.upload(FILE)
+    world.deliver_upload(import_uuid)
+    world.broker.waiting.clear()
+    world.let_time_pass()
+
+    def away(_prefix: str) -> None:
+        raise ConnectionError("the bucket does not answer")
+
+    monkeypatch.setattr(world.bucket, "list", away)
+
+    assert world.sweep() == 503
+    assert list(world.broker.waiting) == [ImportTrigger(world.webshop, import_uuid, 1)]
