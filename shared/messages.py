@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 from uuid import UUID
 
 import msgspec
 
 DEAD_LETTERS = "dead-letters"  # the Pub/Sub topic of what was given up on
+
+StorableText = Annotated[str, msgspec.Meta(pattern="^[^\\x00]*$")]  # PostgreSQL keeps every character but NUL
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,20 @@ class ExportHistory(Message, frozen=True):
     version: int
 
 
+class BuyOrderEmail(Message, frozen=True):
+    """A buy order is to be mailed to its supplier."""
+
+    topic = "webshop.buy-order.email"
+
+    send_uuid: UUID  # chosen by the sender: sent again, it is still the same one mail
+    buy_order_uuid: UUID
+    user_uuid: UUID | None = None  # who asked for it; None: another service
+    recipient: StorableText | None = None  # None: the supplier's address
+    cc: tuple[StorableText, ...] = ()
+    message: StorableText = ""  # of the merchant to the supplier, set above the signature
+    language: StorableText = "en"  # of the mail; a file of shared/buy_orders/templates
+
+
 MESSAGES: tuple[type[Message], ...] = (
     ImportTrigger,
     ImportBatch,
@@ -139,5 +155,6 @@ MESSAGES: tuple[type[Message], ...] = (
     ProductsUpdated,
     ExportRequest,
     ExportHistory,
+    BuyOrderEmail,
 )
 TOPICS = tuple(message.topic for message in MESSAGES)

@@ -39,7 +39,11 @@ class Settings:
     token_jwks_url: str  # the issuer's public keys
     log_format: str  # "json" (Cloud Logging) or "text" (a terminal)
     signed_urls: bool  # False: downloads are streamed by the function (where nothing can sign)
-    export_retention_days: int  # an export's file is kept for so long
+    export_retention_days: int  # an export's file, and a mailed one, is kept for so long
+    sendgrid_host: str  # base URL of the mail service
+    sendgrid_api_key: str
+    sendgrid_webhook_public_key: str  # that its event webhook is signed for, as SendGrid shows it: base64 of the DER
+    mail_from_address: str  # sender of every mail; SendGrid must know it as verified
     threads: int  # requests served at once by one process; sizes the connection pools
 
 
@@ -73,6 +77,10 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
         log_format=environment.get("LOG_FORMAT", "json"),
         signed_urls=environment.get("SIGNED_URLS", "on") == "on",
         export_retention_days=int(environment.get("EXPORT_RETENTION_DAYS", "30")),
+        sendgrid_host=environment.get("SENDGRID_HOST", "https://api.sendgrid.com"),
+        sendgrid_api_key=environment.get("SENDGRID_API_KEY", ""),
+        sendgrid_webhook_public_key=environment.get("SENDGRID_WEBHOOK_PUBLIC_KEY", ""),
+        mail_from_address=environment.get("MAIL_FROM_ADDRESS", ""),
         threads=int(environment.get("THREADS", "8")),
     )
 

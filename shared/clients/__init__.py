@@ -1,4 +1,4 @@
-"""The outside world: databases, Kafka, Cloud Storage, Pub/Sub. Made once a process, at first use, after the fork.
+"""The outside world: databases, Kafka, Cloud Storage, Pub/Sub, mail. Made once a process, at first use, after the fork.
 
 SDK types and errors stop here: what a step gets is an Engine or one of the small classes beside this file.
 """
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from shared.clients.broker import Kafka
+    from shared.clients.mailer import Mailer
     from shared.clients.publisher import PubSub
     from shared.clients.bucket import Storage
 
@@ -64,6 +65,14 @@ def pubsub() -> PubSub:
     from shared.clients.publisher import PubSub
 
     return PubSub(settings())
+
+
+@cache
+def mail_service() -> Mailer:
+    """Who delivers mails."""
+    from shared.clients.mailer import Mailer
+
+    return Mailer(settings())
 
 
 def connect(*names: str) -> None:

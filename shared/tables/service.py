@@ -23,6 +23,7 @@ metadata = MetaData()
 
 ACTIVE = "status in ('IN_QUEUE', 'IMPORTING')"
 UNFINISHED = "status in ('PENDING', 'RENDERING')"
+UNSENT = "status in ('PENDING', 'FILES_READY', 'SENDING')"
 
 
 def moment(name: str, **options: object) -> Column[object]:
@@ -164,6 +165,58 @@ buy_order_export_settings = Table(
     "buy_order_export_settings",
     metadata,
     Column("webshop_uuid", Uuid, primary_key=True),
-    Column("identifiers", ARRAY(Text), nullable=False),  # names of shared/exporting/identifiers.py, as they were given
+    Column("identifiers", ARRAY(Text), nullable=False),  # names of shared/exporting/identifiers.py, in its order
     moment("updated_at", nullable=False, server_default=text("clock_timestamp()")),
+)
+
+buy_order_sends = Table(
+    "buy_order_sends",
+    metadata,
+    Column("uuid", Uuid, primary_key=True),  # chosen by who asked for the mail: the same one again is the same mail
+    Column("webshop_uuid", Uuid, nullable=False),
+    Column("buy_order_uuid", Uuid, nullable=False),
+    Column("user_uuid", Uuid),  # null: another service asked for it
+    Column("request", Text, nullable=False),  # shared.messages.BuyOrderEmail as JSON
+    Column("idempotency_key", Text),
+    Column("recipient", Text),  # null until it is known: then it is the supplier's, read when the mail is made
+    Column("status", Text, nullable=False, server_default="PENDING"),
+    Column("reason", Text, nullable=False, server_default=""),
+    # Goes up at each claim: it is the lease's token, the folder of the files, and what giving up counts.
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    moment("lease_until"),  # nobody else may claim it until then
+    moment("wake_at", nullable=False, server_default=text("clock_timestamp()")),  # sweep asks for it from then on
+    Column("file_uris", ARRAY(Text), nullable=False, server_default="{}"),  # of the three files, while they are kept
+    Column("message_id", Text),  # that the mail service gave it
+    moment("tidy_at"),  # from then on sweep removes the objects of this send that it does not need
+    moment("created_at", nullable=False, server_default=text("clock_timestamp()")),
+    moment("updated_at", nullable=False, server_default=text("clock_timestamp()")),
+    moment("finished_at"),
+    moment("sent_at"),
+    CheckConstraint(f"({UNSENT}) = (finished_at is null)", name="buy_order_sends_finish_once"),
+    CheckConstraint("(status = 'SENT') = (sent_at is not null)", name="buy_order_sends_are_sent_at_a_time"),
+    CheckConstraint("status not in ('FAILED', 'UNCERTAIN') or reason <> ''", name="buy_order_sends_say_why"),
+    Index(
+        "buy_order_sends_idempotency_key",
+        "webshop_uuid",
+        "user_uuid",
+        "idempotency_key",
+        unique=True,
+        postgresql_where=text("idempotency_key is not null"),
+    ),
+    Index("buy_order_sends_newest_first", "webshop_uuid", "buy_order_uuid", "created_at", "uuid"),
+    Index("buy_order_sends_to_wake", "wake_at", postgresql_where=text(UNSENT)),
+    Index("buy_order_sends_to_tidy", "tidy_at", postgresql_where=text("tidy_at is not null")),
+    Index("buy_order_sends_to_expire", "finished_at", postgresql_where=text("file_uris <> '{}'")),
+)
+
+buy_order_send_events = Table(
+    "buy_order_send_events",
+    metadata,
+    Column("id", Text, primary_key=True),  # that the mail service gave it: it reports some events more than once
+    Column("send_uuid", Uuid, ForeignKey("buy_order_sends.uuid", ondelete="CASCADE"), nullable=False),
+    Column("event", Text, nullable=False),  # "delivered", "bounced", "dropped", "deferred" and so on
+    Column("recipient", Text, nullable=False),  # of this event: each address of a mail has its own
+    Column("reason", Text, nullable=False),  # what the other mail server said
+    moment("occurred_at", nullable=False),
+    Index("buy_order_send_events_of_send", "send_uuid", "occurred_at"),
 )

@@ -1,0 +1,146 @@
+"""One attempt at a send, by whoever claimed it: files out of one snapshot, then one mail, handed over at most once."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from shared.buy_orders import files, letter, orders, sends
+from shared.buy_orders.addresses import one_line
+from shared.clients.mailer import Mail, NotTaken, Refused, Unanswered
+from shared.errors import Fenced, PermanentError
+from shared.exporting.attempt import identifiers_of
+from shared.exporting.queries import begin_snapshot
+from shared.problems import Problem
+
+if TYPE_CHECKING:
+    from shared.buy_orders.sends import Claim
+    from shared.clients.bucket import Storage
+    from shared.clients.mailer import Mailer
+
+log = logging.getLogger(__name__)
+
+# Where the mail service does not say when to come back: after 1, 2, 4, 8 minutes.
+FIRST_WAIT_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What an attempt needs of the outside."""
+
+    service: Engine
+    product: Engine
+    storage: Storage
+    mailer: Mailer
+
+    def make(self, held: Claim) -> None:
+        """Makes the files and hands the mail over.
+
+        Until SENDING is committed, whatever fails lets the next attempt in after a while, and is raised. After that
+        nothing is tried again unless the mail service says that it does not have the mail. Raises Fenced when the
+        attempt is over, PermanentError, with a sentence for the merchant, when no attempt can succeed.
+        """
+        try:
+            mail = self.prepared(held)
+            with self.service.begin() as service:
+                sends.sending(service, held)
+        except Fenced:
+            raise
+        except (PermanentError, Problem) as error:
+            sentence = error.detail if isinstance(error, Problem) else str(error)
+            self.fail(held, sentence)
+            raise PermanentError(sentence) from error
+        except Exception:
+            reference = uuid.uuid4()
+            log.exception("Attempt %s at send %s failed, reference %s", held.attempts, held.uuid, reference)
+            self.back_off(held, f"Something went wrong on our side. Reference: {reference}")
+            raise
+        self.hand_over(held, mail)
+
+    def prepared(self, held: Claim) -> Mail:
+        """The mail of the order as it is now, its files stored and attached to the send."""
+        mail = self.written(held)
+        uris = []
+        for file in mail.files:
+            self.renew(held)
+            with self.storage.writing(held.path(file.name), file.content_type) as sink:
+                sink.write(file.content)
+            uris.append(self.storage.uri(held.path(file.name)))
+        with self.service.begin() as service:
+            sends.files_ready(service, held, mail.recipient, uris)
+        return mail
+
+    def written(self, held: Claim) -> Mail:
+        """The mail, everything in it read in one snapshot."""
+        wanted = held.wanted
+        with self.service.connect() as service:
+            identifiers = identifiers_of(service, held.webshop_uuid)
+        with self.product.connect() as product:
+            try:
+                begin_snapshot(product)
+                order = orders.find(product, held.webshop_uuid, wanted.buy_order_uuid)
+                addressees = orders.addressees(order, wanted.recipient, wanted.cc)
+                words = letter.write(order, wanted.message, wanted.language)
+                of_order = (held.webshop_uuid, wanted.buy_order_uuid, order.number)
+                made = files.make(product, *of_order, identifiers=identifiers, progress=lambda _rows: self.renew(held))
+            except BaseException:
+                product.invalidate()
+                raise
+        return Mail(
+            reference=str(held.uuid),
+            sender_name=one_line(order.webshop_name),
+            reply_to=addressees.reply_to,
+            recipient=addressees.recipient,
+            recipient_name=one_line(order.supplier_name) if wanted.recipient is None else "",
+            cc=addressees.cc,
+            subject=words.subject,
+            text=words.text,
+            html=words.html,
+            files=made,
+        )
+
+    def hand_over(self, held: Claim, mail: Mail) -> None:
+        """Hands the mail over, once, and writes what came of it. Raises PermanentError when it was refused for good."""
+        try:
+            message_id = self.mailer.send(mail)
+        except NotTaken as busy:
+            seconds = busy.retry_after_seconds
+            if seconds is None:
+                seconds = FIRST_WAIT_SECONDS * 2**held.attempts
+            log.warning("%s Send %s is tried again in %s s", busy, held.uuid, seconds)
+            with self.service.begin() as service:
+                sends.postpone(service, held, str(busy), seconds)
+        except Refused as refusal:
+            with self.service.begin() as service:
+                sends.fail(service, held, str(refusal))
+            raise PermanentError(str(refusal)) from refusal
+        except Unanswered as silence:
+            log.exception("Send %s is UNCERTAIN", held.uuid)
+            with self.service.begin() as service:
+                sends.uncertain(service, held, str(silence))
+        else:
+            with self.service.begin() as service:
+                sends.sent(service, held, message_id)
+
+    def renew(self, held: Claim) -> None:
+        """Raises Fenced when the claim is somebody else's, or over."""
+        with self.service.begin() as service:
+            sends.renew(service, held)
+
+    def fail(self, held: Claim, sentence: str) -> None:
+        """Ends the send. Raises Fenced when it was over already."""
+        with self.service.begin() as service:
+            sends.fail(service, held, sentence)
+
+    def back_off(self, held: Claim, reason: str) -> None:
+        """Shortens the lease. Where that cannot be written, it just runs out."""
+        try:
+            with self.service.begin() as service:
+                sends.back_off(service, held, reason)
+        except (Fenced, SQLAlchemyError):
+            log.warning("The lease of send %s could not be shortened; it runs out", held.uuid, exc_info=True)

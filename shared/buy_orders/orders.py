@@ -1,0 +1,100 @@
+"""What a mail says of a buy order, read from the product database, and whether the order can be mailed at all."""
+
+from __future__ import annotations
+
+from datetime import date
+from decimal import Decimal
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import func, select
+
+from shared.buy_orders.addresses import checked_address, checked_copies
+from shared.exporting.source import belongs_to
+from shared.problems import not_found, refused
+from shared.tables.product import buy_order_lines, buy_orders, suppliers, webshops
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+
+class Order(msgspec.Struct, frozen=True):
+    """A buy order as a mail speaks of it."""
+
+    number: str
+    currency: str  # ISO 4217
+    ordered_on: date
+    expected_on: date | None
+    lines: int
+    total: Decimal  # in `currency`
+    webshop_name: str
+    webshop_email_address: str
+    webshop_phone_number: str | None
+    supplier_name: str
+    supplier_email_address: str | None
+    contact_name: str | None
+
+
+class Addressees(msgspec.Struct, frozen=True):
+    """Who gets a mail, and who gets the answer to it."""
+
+    reply_to: str
+    recipient: str
+    cc: tuple[str, ...]
+
+
+def find(product: Connection, webshop_uuid: UUID, buy_order_uuid: UUID) -> Order:
+    """The order. Raises Problem 404 when the webshop has none of that uuid, or it was deleted; 422 without lines."""
+    amounts = func.sum(buy_order_lines.c.quantity * buy_order_lines.c.unit_price)
+    statement = (
+        select(
+            buy_orders.c.number,
+            buy_orders.c.currency,
+            buy_orders.c.ordered_on,
+            buy_orders.c.expected_on,
+            func.count(buy_order_lines.c.uuid).label("lines"),
+            func.coalesce(amounts, 0).label("total"),
+            webshops.c.name.label("webshop_name"),
+            webshops.c.email_address.label("webshop_email_address"),
+            webshops.c.phone_number.label("webshop_phone_number"),
+            suppliers.c.name.label("supplier_name"),
+            suppliers.c.email_address.label("supplier_email_address"),
+            suppliers.c.contact_name,
+        )
+        .join(webshops, webshops.c.uuid == buy_orders.c.webshop_uuid)
+        .join(suppliers, belongs_to(suppliers, buy_orders.c.supplier_uuid))
+        .outerjoin(buy_order_lines, belongs_to(buy_orders, buy_order_lines.c.buy_order_uuid))
+        .where(
+            buy_orders.c.uuid == buy_order_uuid,
+            buy_orders.c.webshop_uuid == webshop_uuid,
+            buy_orders.c.deleted_at.is_(None),
+        )
+        .group_by(buy_orders.c.uuid, webshops.c.uuid, suppliers.c.uuid)
+    )
+    row = product.execute(statement).one_or_none()
+    if row is None:
+        raise not_found("buy order")
+    order = msgspec.convert(row._mapping, Order, from_attributes=True)
+    if not order.lines:
+        raise refused("buy_order_uuid", f"Buy order {order.number} has no lines. Add what is to be ordered first.")
+    return order
+
+
+def exists(product: Connection, webshop_uuid: UUID, buy_order_uuid: UUID) -> bool:
+    """Whether the webshop has, or had, such an order."""
+    statement = select(buy_orders.c.uuid).where(
+        buy_orders.c.uuid == buy_order_uuid, buy_orders.c.webshop_uuid == webshop_uuid
+    )
+    return product.execute(statement).one_or_none() is not None
+
+
+def addressees(order: Order, recipient: str | None, cc: tuple[str, ...]) -> Addressees:
+    """Who gets the mail of `order`: `recipient`, or else the supplier. Raises Problem 422."""
+    wanted = order.supplier_email_address if recipient is None else recipient
+    if not wanted and recipient is None:
+        sentence = f"The supplier {order.supplier_name} has no mail address. Add one, or name a recipient."
+        raise refused("recipient", sentence)
+    address = checked_address(wanted or "", "recipient")
+    reply_to = checked_address(order.webshop_email_address, "webshop.email_address")
+    return Addressees(reply_to, address, checked_copies(cc, address))
