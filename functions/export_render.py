@@ -6,7 +6,7 @@ and if the holder died, sweep sends the request again.
 
 from shared import clients
 from shared.delivery import kafka_function
-from shared.exporting import history, jobs
+from shared.exporting import jobs
 from shared.exporting.attempt import Attempt
 from shared.exporting.states import MAX_ATTEMPTS
 from shared.messages import ExportRequest
@@ -17,6 +17,5 @@ def export_render(request: ExportRequest) -> None:
     """Called for `webshop.export.request`."""
     with clients.service_database().begin() as service:
         held, record = jobs.claim(service, request.export_uuid)
-    history.announce(clients.kafka(), record)
     attempt = Attempt(clients.service_database(), clients.product_database(), clients.storage(), clients.kafka())
-    attempt.make(held, give_up_after=MAX_ATTEMPTS)
+    attempt.make(held, record, give_up_after=MAX_ATTEMPTS)

@@ -27,6 +27,7 @@ from shared.tables.service import buy_order_export_settings
 if TYPE_CHECKING:
     from shared.clients.broker import Kafka
     from shared.clients.bucket import Storage
+    from shared.messages import ExportHistory
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +45,15 @@ class Attempt:
     storage: Storage
     kafka: Kafka
 
-    def make(self, held: Claim, give_up_after: int) -> None:
-        """Makes the file and completes the export.
+    def make(self, held: Claim, claimed: ExportHistory, give_up_after: int) -> None:
+        """Makes the file and completes the export, `claimed` being its record since the claim.
 
         What fails ends the export FAILED when this is attempt number `give_up_after`, and otherwise lets the next one
         in after a while; it is raised either way. Raises Fenced when the attempt is over: deleted, or overtaken.
         Raises PermanentError, with a sentence for the merchant, when no attempt can succeed.
         """
         try:
-            self.publish(held)
+            self.publish(held, claimed)
         except Fenced:
             raise
         except (PermanentError, Problem, msgspec.MsgspecError) as error:
@@ -68,20 +69,19 @@ class Attempt:
                 self.back_off(held)
             raise
 
-    def publish(self, held: Claim) -> None:
+    def publish(self, held: Claim, claimed: ExportHistory) -> None:
         """Renders, publishes the file, and completes the export: in this order, so that a completed one has its file.
 
         The lease is renewed last before publishing: who lost it meanwhile publishes nothing.
         """
         request = msgspec.json.decode(held.request, type=CreateExport)
-        with (
-            Lease(self.service, held) as lease,
-            self.storage.writing(held.path, content_type(held.file_type)) as sink,
-        ):
-            rows = self.rendered(held, request, sink, lease)
-            size_bytes = sink.tell()
-            lease.progress(rows)
-            lease.renew()
+        with Lease(self.service, held) as lease:
+            history.announce(self.kafka, claimed)
+            with self.storage.writing(held.path, content_type(held.file_type)) as sink:
+                rows = self.rendered(held, request, sink, lease)
+                size_bytes = sink.tell()
+                lease.progress(rows)
+                lease.renew()
         try:
             with self.service.begin() as service:
                 record = jobs.complete(service, held, rows, size_bytes, self.storage.uri(held.path))

@@ -114,10 +114,9 @@ class Exporting:
         if claimed is None:
             return self.found_by_key(new, wanted)
         held, record = claimed
-        history.announce(self.kafka, record)
         about = {"export_uuid": str(new.uuid)}
         try:
-            Attempt(self.service, self.product, self.storage, self.kafka).make(held, give_up_after=1)
+            Attempt(self.service, self.product, self.storage, self.kafka).make(held, record, give_up_after=1)
         except Fenced as late:
             log.info("%s; answering with what became of it", late)
         except PermanentError as error:

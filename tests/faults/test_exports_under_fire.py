@@ -11,9 +11,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from shared.clients.bucket import StorageUnavailable
-from shared.exporting import attempt
+from shared.exporting import attempt, jobs
 from shared.exporting.states import MAX_ATTEMPTS
 from shared.messages import ExportHistory, ExportRequest
 from tests.exports_world import ExportsWorld, Proxy
@@ -340,6 +342,25 @@ def test_a_service_database_that_goes_away_in_the_middle(exports, proxied, monke
     exports.recover()
     exports.assert_settled()
     assert exports.rows("service", "select status from exports") == [("COMPLETED",)]
+
+
+def test_a_commit_whose_answer_is_lost(exports, monkeypatch):
+    """It was completed, and nobody heard: the client is answered from the row, and the file stays."""
+    complete = jobs.complete
+
+    def cut_off(service: Connection, *arguments: Any) -> None:
+        complete(service, *arguments)
+        service.commit()
+        raise OperationalError("commit", {}, ConnectionResetError())
+
+    monkeypatch.setattr(jobs, "complete", cut_off)
+
+    answer = exports.ask()
+
+    assert (answer.status_code, answer.json["status"]) == (201, "COMPLETED")
+    exports.recover()
+    exports.assert_settled()
+    assert len(exports.files()) == 1
 
 
 def test_a_bucket_that_refuses(exports, monkeypatch):
