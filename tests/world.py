@@ -172,6 +172,9 @@ class World:
             ("pubsub", self.dead_letters),
         ):
             monkeypatch.setattr(clients, name, lambda client=client: client)
+        for name in main.__all__:
+            if getattr(main, name).trigger.kind != "worker":
+                app(name)  # made before the test looks at logs: making one sets up logging anew
 
     def _engine(self, url: str) -> Engine:
         engine = connect_to("TEST", DatabaseSettings(url=url), 8)
