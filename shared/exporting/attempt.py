@@ -61,12 +61,12 @@ class Attempt:
             self.fail(held, sentence)
             raise PermanentError(sentence) from error
         except Exception:
-            reference = uuid.uuid4()
-            log.exception("Attempt %s at export %s failed, reference %s", held.attempts, held.uuid, reference)
-            if held.attempts >= give_up_after:
-                self.fail(held, f"Something went wrong on our side. Ask for the export again. Reference: {reference}")
-            else:
+            if held.attempts < give_up_after:
                 self.back_off(held)
+                raise
+            reference = uuid.uuid4()
+            log.exception("Export %s failed for good, reference %s", held.uuid, reference)
+            self.fail(held, f"Something went wrong on our side. Ask for the export again. Reference: {reference}")
             raise
 
     def publish(self, held: Claim, claimed: ExportHistory) -> None:
