@@ -41,6 +41,9 @@ class Sizing:
 
 # More threads than these only fight for the one database server (measured). A function that is not named here runs too.
 SIZINGS = {
+    "buy_order_email": Sizing(threads=2, clients=("service_database", "product_database", "storage", "mail_service")),
+    "buy_orders_api": Sizing(clients=("service_database", "product_database", "kafka")),
+    "email_events": Sizing(threads=2, clients=("service_database",)),
     "import_upload": Sizing(clients=("service_database", "kafka", "storage")),
     "import_batches": Sizing(clients=("service_database", "product_database", "kafka", "storage")),
     "import_apply": Sizing(threads=4, clients=("product_database", "kafka")),

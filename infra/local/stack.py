@@ -134,7 +134,9 @@ class Stack:
         """What the functions stand on, but for servers that the caller named."""
         data = self.state.path("postgres")
         at_once = {function.name: functions.sizing(function.name).threads for function in self.functions}
-        services = [Service("mail", "infra.local.mail_catcher", (self.ports["mail"], self.state.path("mail")))]
+        webhook = f"http://{HOST}:{self.ports['gateway']}/email-events"
+        mail = (self.ports["mail"], self.state.path("mail"), self.state.directory, webhook)
+        services = [Service("mail", "infra.local.mail_catcher", mail)]
         if self.own_databases():
             services.append(
                 Service(
