@@ -8,10 +8,10 @@ TEST_SERVERS ?=
 .PHONY: demo run test test-servers lint bench clean
 
 demo: $(INSTALLED) ## the whole story once, in a minute
-	$(BIN)/python -m infra.local demo
+	@$(BIN)/python -m infra.local demo
 
 run: $(INSTALLED) ## the local stack, until Ctrl-C
-	$(BIN)/python -m infra.local up
+	@$(BIN)/python -m infra.local up
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
@@ -26,13 +26,14 @@ lint: $(INSTALLED)
 	$(BIN)/python -m infra.check
 
 bench: $(INSTALLED) ## measures the goals and writes .local/bench.json
-	$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench
 
 clean: ## forgets the local stack's state
 	rm -rf .local
 
 $(INSTALLED): requirements.txt requirements-dev.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

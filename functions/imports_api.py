@@ -41,9 +41,10 @@ def retry_import(webshop_uuid: UUID, user_uuid: UUID, import_uuid: UUID) -> Impo
 
 def download_errors(webshop_uuid: UUID, import_uuid: UUID) -> Answer:
     """The error report: every failed row with what is wrong with it, to mend and upload again."""
-    with clients.service_database().connect() as service:
+    service_database = clients.service_database()
+    with service_database.connect() as service:
         row = operations.row_of(service, webshop_uuid, import_uuid)
-        report = b"".join(error_report.report(service, clients.storage(), row))
+    report = error_report.report(service_database, clients.storage(), row)
     name = quote(f"errors of {row['file_name']}", safe="")
     return Answer(report, content_type=CSV, headers={"Content-Disposition": f"attachment; filename*=UTF-8''{name}"})
 

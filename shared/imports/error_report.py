@@ -9,15 +9,17 @@ import csv
 import io
 import re
 from collections.abc import Iterator
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, text
+from sqlalchemy import Engine, RowMapping, text
 
 from shared.columns import BY_KEY, E_NOTATION, REPORT_HEADINGS, folded
 from shared.errors import ObjectGone
 from shared.imports import validation
+from shared.imports.states import MAX_FILE_BYTES
 from shared.imports.validation import ImportFile, RefusedFile
 from shared.messages import CellError
 
@@ -29,52 +31,59 @@ NUMBER = re.compile(rf"[+-]?[\d.,]+|{E_NOTATION}")  # a spreadsheet runs none of
 # Rows with broken quotes have no certain cells: written as they were read, they would pass as good ones when uploaded
 # again unmended. Without an identifier they are refused again.
 WITHOUT_CELLS = ("text_after_quote", "unclosed_quote")
-ROWS_AT_ONCE = 1000  # of the answer's stream
+ROWS_AT_ONCE = 2000  # read and answered together: a file of 5 MB can hold a million refused rows
 
 Refused = tuple[int, list[CellError]]
 
 
-def report(service: Connection, storage: Storage, row: RowMapping) -> Iterator[bytes]:
+def report(service_database: Engine, storage: Storage, row: RowMapping) -> Iterator[bytes]:
     """The report of the import in `row`, in pieces of UTF-8 with a BOM; without cells where the file is gone."""
-    refused = refused_rows(service, row["uuid"], row["run"])
     file = file_of(storage, row)
-    out = io.StringIO()
-    writer = csv.writer(out, delimiter=(file and file.delimiter) or ",", lineterminator="\r\n")
-    out.write("\ufeff")
-    for number, line in enumerate(lines(file, refused, row["reason"]), start=1):
-        writer.writerow(line)
-        if number % ROWS_AT_ONCE == 0:
-            yield out.getvalue().encode()
-            out.seek(0)
-            out.truncate()
-    yield out.getvalue().encode()
+    delimiter = file.delimiter if file else ","
+    remaining = lines(file, refused_rows(service_database, row["uuid"], row["run"]), row["reason"])
+    yield b"\xef\xbb\xbf"
+    while piece := list(islice(remaining, ROWS_AT_ONCE)):
+        out = io.StringIO()
+        csv.writer(out, delimiter=delimiter, lineterminator="\r\n").writerows(piece)
+        yield out.getvalue().encode()
 
 
-def refused_rows(service: Connection, import_uuid: UUID, run: int) -> list[Refused]:
-    """Every failed row of a run, in the file's order."""
+def refused_rows(service_database: Engine, import_uuid: UUID, run: int) -> Iterator[Refused]:
+    """Every failed row of a run, in the file's order; no connection is held between pages."""
     statement = text("""
         select row_number, errors from import_refused_rows
-        where import_uuid = :import_uuid and run = :run order by row_number
+        where import_uuid = :import_uuid and run = :run and row_number > :last order by row_number limit :limit
     """)
-    found = service.execute(statement, {"import_uuid": import_uuid, "run": run})
-    return [(row.row_number, msgspec.convert(row.errors, list[CellError])) for row in found]
+    last = 0
+    while True:
+        page = {"import_uuid": import_uuid, "run": run, "last": last, "limit": ROWS_AT_ONCE}
+        with service_database.connect() as service:
+            found = service.execute(statement, page).all()
+        if not found:
+            return
+        yield from ((row.row_number, msgspec.convert(row.errors, list[CellError])) for row in found)
+        last = found[-1].row_number
 
 
 def file_of(storage: Storage, row: RowMapping) -> ImportFile | None:
-    """The import's file, or None when it is gone or has no rows to show."""
+    """The import's file, or None when it is gone, too large to be read, or has no rows to show."""
+    if row["size_bytes"] > MAX_FILE_BYTES:
+        return None
     try:
         return validation.open_file(storage.read(row["object_path"], row["generation"]))
     except (ObjectGone, RefusedFile):
         return None
 
 
-def lines(file: ImportFile | None, refused: list[Refused], reason: str) -> Iterator[list[Any]]:
+def lines(file: ImportFile | None, refused: Iterator[Refused], reason: str) -> Iterator[list[Any]]:
     """The report's lines. Where no row is at fault but the file as a whole, one line gives the reason."""
     if file is None:
         yield list(REPORT_HEADINGS)
-        yield from ([number, *explained(errors)] for number, errors in refused)
-        if not refused:
+        first = next(refused, None)
+        if first is None:
             yield ["", "", "", reason]
+            return
+        yield from ([number, *explained(errors)] for number, errors in chain([first], refused))
         return
     ours = {folded(heading) for heading in REPORT_HEADINGS}
     kept = [position for position, heading in enumerate(file.heading) if folded(heading) not in ours]

@@ -274,3 +274,26 @@ def test_unknown_addresses_and_methods_are_problems(api, world, method, path, st
 
     assert answer.status_code == status
     assert answer.content_type == "application/problem+json"
+
+
+def test_the_error_report_of_a_file_that_is_too_large_does_not_read_it(api, world, monkeypatch):
+    """Somebody may put gigabytes into the bucket; nobody takes them into memory."""
+    found = world.import_file(b"identifier,price\r\n" + b"x" * 5_300_000)
+
+    def read(*_: object) -> bytes:
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(world.bucket, "read", read)
+
+    _, line = errors_of(api, world, found.uuid)
+
+    assert line[3] == found.reason
+
+
+def test_the_error_report_of_many_rows_is_whole(api, world):
+    """It is made in pages, and no row is lost or told twice between them."""
+    found = world.import_file("identifier,price\r\n" + "".join(f"A-{number},x\r\n" for number in range(4500)))
+
+    _, *lines = errors_of(api, world, found.uuid)
+
+    assert [int(line[2]) for line in lines] == list(range(2, 4502))
