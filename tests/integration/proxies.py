@@ -1,0 +1,142 @@
+"""Proxies that stand between the functions and their databases and cut the connections when a test says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import subprocess
+import threading
+import urllib.request
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from tests.conftest import free_port
+from tests.integration.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+HOST = "127.0.0.1"
+CHUNK_BYTES = 65_536
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, no seconds
+
+
+class Proxy(Protocol):
+    """What a test needs of a proxy."""
+
+    port: int
+
+    def cutting(self) -> AbstractContextManager[None]:
+        """Inside, the connections that are in use break with a reset."""
+
+    def stop(self) -> None:
+        """Ends it, and what goes through it."""
+
+
+class Cutter:
+    """The tests' own proxy: resets every connection there is, at once, on both sides. New ones pass."""
+
+    def __init__(self, upstream_port: int) -> None:
+        self._upstream_port = upstream_port
+        self._open: set[socket.socket] = set()
+        self._listener = socket.create_server((HOST, 0))
+        self.port: int = self._listener.getsockname()[1]
+
+    def start(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    @contextmanager
+    def cutting(self) -> Iterator[None]:
+        self._cut()
+        yield
+
+    def stop(self) -> None:
+        self._listener.close()
+        self._cut()
+
+    def _cut(self) -> None:
+        for end in list(self._open):
+            with suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_AT_CLOSE)
+                end.shutdown(socket.SHUT_RD)  # wakes the thread that reads from it, which closes both ends
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # the listener was closed
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._join, args=(client,), daemon=True).start()
+
+    def _join(self, client: socket.socket) -> None:
+        try:
+            server = socket.create_connection((HOST, self._upstream_port))
+        except OSError:
+            client.close()
+            return
+        for end in (client, server):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._open.add(end)
+        backward = threading.Thread(target=self._copy, args=(server, client), daemon=True)
+        backward.start()
+        self._copy(client, server)
+        backward.join()
+        for end in (client, server):
+            self._open.discard(end)
+            end.close()
+
+    @staticmethod
+    def _copy(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while piece := source.recv(CHUNK_BYTES):
+                sink.sendall(piece)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RD)  # what one end does not say any more, the other need not hear
+
+
+class Toxiproxy:
+    """Shopify's proxy: its toxic `reset_peer` resets a connection when the server's next answer comes."""
+
+    def __init__(self, program: Path, upstream_port: int) -> None:
+        self._program = program
+        self._upstream_port = upstream_port
+        self.port = free_port()
+
+    def start(self) -> Self:
+        control_port = free_port()
+        self._api = f"http://{HOST}:{control_port}/proxies"
+        command = [self._program, "-host", HOST, "-port", str(control_port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until(lambda: self._call("GET", "") == {}, "toxiproxy", despite=(OSError,))
+        listen, upstream = f"{HOST}:{self.port}", f"{HOST}:{self._upstream_port}"
+        self._call("POST", "", {"name": "postgres", "listen": listen, "upstream": upstream, "enabled": True})
+        return self
+
+    @contextmanager
+    def cutting(self) -> Iterator[None]:
+        toxic = {"name": "reset", "type": "reset_peer", "stream": "downstream", "attributes": {"timeout": 0}}
+        self._call("POST", "/postgres/toxics", toxic)
+        try:
+            yield
+        finally:
+            self._call("DELETE", "/postgres/toxics/reset")
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _call(self, method: str, path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen(urllib.request.Request(self._api + path, data, method=method)) as response:
+            content = response.read()
+        return json.loads(content) if content else None
+
+
+def toxiproxy_program() -> Path | None:
+    """Where toxiproxy is, if it is one of the servers for tests."""
+    program = Path(os.environ.get("TEST_SERVERS", ""), "toxiproxy-server")
+    return program.absolute() if os.environ.get("TEST_SERVERS") and program.exists() else None

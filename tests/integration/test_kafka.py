@@ -1,0 +1,169 @@
+"""Kafka's side: what the bridge makes of a record, and a real broker that dies or hangs during an import."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import pytest
+from confluent_kafka import Producer
+from google.cloud import pubsub_v1
+
+from shared.messages import ImportTrigger
+from tests.integration.catalogue import csv_of, new_values
+from tests.integration.database import GATES, ONE_IMPORT, ONE_PRODUCT, Hold
+from tests.integration.test_kills import APPLYING, BATCH_ROWS, SENDING
+from tests.integration.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.integration.catalogue import Catalogue
+    from tests.integration.shop import Shop
+    from tests.integration.stack import Databases, LocalStack
+
+KAFKA_DIR = os.environ.get("KAFKA_DIR", "")  # set by with_servers, beside KAFKA_BOOTSTRAP_SERVERS
+PROJECT = "local"
+TOPIC = ImportTrigger.topic
+
+Pushed = dict[str, Any]  # a Pub/Sub message as it is pushed
+
+
+@pytest.fixture(scope="session")
+def pushed(stack: LocalStack) -> Iterator[list[Pushed]]:
+    """What a subscription of the tests' own is pushed of one topic, until the session ends."""
+    messages: list[Pushed] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:  # the name that http.server calls
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            messages.append(body["message"])
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PUBSUB_EMULATOR_HOST", stack.env["PUBSUB_EMULATOR_HOST"])
+        with pubsub_v1.SubscriberClient() as subscriber:
+            subscriber.create_subscription(
+                name=f"projects/{PROJECT}/subscriptions/integration-tests",
+                topic=f"projects/{PROJECT}/topics/{TOPIC}",
+                push_config=pubsub_v1.types.PushConfig(push_endpoint=f"http://127.0.0.1:{server.server_port}/"),
+            )
+    yield messages
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_bridge_makes_the_message_that_googles_connector_makes(stack: LocalStack, pushed: list[Pushed]) -> None:
+    """Value, key, position, time and headers: managed Kafka Connect could take the bridge's place."""
+    trigger = ImportTrigger(UUID(stack.env["WEBSHOP_UUID"]), uuid4(), run=1)  # of no import: nothing comes of it
+    reports: list[Any] = []
+    producer = Producer({"bootstrap.servers": stack.env["KAFKA_BOOTSTRAP_SERVERS"]})
+
+    producer.produce(
+        TOPIC,
+        key=str(trigger.webshop_uuid),
+        value=trigger.encoded(),
+        headers=[("message-id", "m-1"), ("note", "Süß".encode())],
+        timestamp=1_700_000_000_123,
+        on_delivery=lambda error, record: reports.append(error or record),
+    )
+    assert producer.flush(30) == 0
+    [record] = reports
+    mark = {"kafka.partition": str(record.partition()), "kafka.offset": str(record.offset())}
+
+    def arrived() -> Pushed | None:
+        return next((message for message in pushed if mark.items() <= message["attributes"].items()), None)
+
+    message = wait_until(arrived, "the pushed message")
+    assert base64.b64decode(message["data"]) == trigger.encoded()
+    assert message["attributes"] == {
+        **mark,
+        "key": str(trigger.webshop_uuid),
+        "kafka.topic": TOPIC,
+        "kafka.timestamp": "1700000000123",
+        "message-id": "m-1",
+        "note": "Süß",
+    }
+
+
+def test_our_own_messages_say_who_they_are(shop: Shop, catalogue: Catalogue, pushed: list[Pushed]) -> None:
+    """A message of ours carries an id and its trace, so that what it caused can be found in the logs."""
+    import_uuid = shop.upload(csv_of(new_values(catalogue.identifiers(3))))
+    shop.wait_for_end(import_uuid)
+
+    def arrived() -> Pushed | None:
+        return next((message for message in pushed if import_uuid in str(base64.b64decode(message["data"]))), None)
+
+    attributes = wait_until(arrived, "the import's trigger")["attributes"]
+    assert attributes["key"] == shop.webshop_uuid
+    assert UUID(attributes["message-id"])
+    version, trace, span, _flags = attributes["traceparent"].split("-")
+    assert (version, len(trace), len(span)) == ("00", 32, 16)
+
+
+def kafka(command: str) -> None:
+    """Tells the program that started the broker."""
+    program = Path(os.environ["TEST_SERVERS"], "kafka").absolute()
+    subprocess.run([program, command, KAFKA_DIR], check=True, stdout=subprocess.DEVNULL)
+
+
+@contextmanager
+def hanging_broker() -> Iterator[None]:
+    kafka("pause")
+    try:
+        yield
+    finally:
+        kafka("resume")
+
+
+@contextmanager
+def dead_broker() -> Iterator[None]:
+    kafka("kill")
+    try:
+        yield
+    finally:
+        kafka("start")
+
+
+@pytest.mark.skipif(not KAFKA_DIR, reason="only a real broker, started by with_servers, can be killed and hung")
+def test_the_broker_dies_and_hangs_during_an_import(
+    stack: LocalStack, shop: Shop, catalogue: Catalogue, databases: Databases
+) -> None:
+    """A broker that is started again, and one that hangs for a while, cost time and no row."""
+    rows = new_values(catalogue.identifiers(20_000))
+    late = {"webshop": shop.webshop_uuid, "identifier": list(rows)[-BATCH_ROWS // 2]}
+
+    with Hold(databases.product, GATES) as unsent, Hold(databases.product, ONE_PRODUCT, **late) as unapplied:
+        import_uuid = shop.upload(csv_of(rows))
+        shop.wait_for(import_uuid, "to be validated", total_rows=len(rows))
+        with Hold(databases.service, ONE_IMPORT, import_uuid=import_uuid) as half_sent:
+            unsent.release()
+            databases.service.wait_for_waiting(SENDING)
+            with dead_broker():
+                half_sent.release()  # import_batches sends the next ones to nobody
+        databases.product.wait_for_waiting(APPLYING)
+        with hanging_broker():
+            applied, _ = catalogue.outcomes(import_uuid)
+            unapplied.release()
+            wait_until(lambda: catalogue.outcomes(import_uuid)[0] > applied, "a batch to be applied")
+            seen = shop.find(import_uuid)
+            assert seen is not None
+            assert seen["status"] == "IMPORTING"  # its result cannot have come through
+    seen = shop.wait_for_end(import_uuid)
+
+    assert (seen["status"], seen["updated_rows"], seen["run"]) == ("COMPLETED", len(rows), 1)
+    catalogue.assert_applied(import_uuid, rows)

@@ -1,0 +1,96 @@
+"""The local stack's commands, on the project's own functions."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import msgspec
+
+from shared.messages import ProductsUpdated
+from tests.integration.conftest import running_stack
+from tests.integration.stack import LocalStack, alive
+from tests.integration.waiting import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.catalogue import Catalogue
+    from tests.integration.shop import Shop
+    from tests.integration.stack import Databases
+
+
+def test_the_commands_say_when_there_is_no_stack(tmp_path: Path) -> None:
+    """A script can wait for the stack: `env` exits 1 until it is ready, with a sentence on what to do, on stderr."""
+    nothing = LocalStack(tmp_path / "local", 1, {})
+
+    for command in ("env", "token", "ps"):
+        answer = nothing.run(command)
+        assert (answer.returncode, answer.stdout) == (1, "")
+        assert "infra.local up" in answer.stderr
+
+
+def test_an_event_is_sent_by_hand(stack: LocalStack, shop: Shop, catalogue: Catalogue, databases: Databases) -> None:
+    """`send` gives a function one event: a product changed behind our back is mirrored by the message that says so."""
+    [identifier] = catalogue.identifiers(1)
+    databases.product.rows(
+        "update products set name = 'changed by hand' where webshop_uuid = cast(:webshop as uuid)"
+        " and identifier = :identifier",
+        webshop=shop.webshop_uuid,
+        identifier=identifier,
+    )
+    updated = ProductsUpdated(UUID(shop.webshop_uuid), uuid4(), run=1, first_row=2, identifiers=(identifier,))
+    event = {
+        "specversion": "1.0",
+        "id": "1",
+        "type": "google.cloud.pubsub.topic.v1.messagePublished",
+        "source": f"//pubsub.googleapis.com/projects/local/topics/{ProductsUpdated.topic}",
+        "data": {"message": {"data": base64.b64encode(updated.encoded()).decode(), "attributes": {}}},
+    }
+    file = stack.folder / "event.json"
+
+    file.write_bytes(msgspec.json.encode(event))
+    sent = stack.run("send", str(file))
+
+    assert sent.returncode == 0, sent.stderr
+    assert (
+        databases.legacy.value(
+            "select name from products where webshop_uuid = cast(:webshop as uuid) and identifier = :identifier",
+            webshop=shop.webshop_uuid,
+            identifier=identifier,
+        )
+        == "changed by hand"
+    )
+
+    file.write_text(json.dumps(event | {"source": "//pubsub.googleapis.com/projects/local/topics/nobodys"}))
+    assert stack.run("send", str(file)).returncode == 1
+
+
+def test_nothing_is_left_of_a_stack_that_was_stopped(tmp_path: Path) -> None:
+    """SIGTERM ends every process and frees every port; then `env` exits 1 again."""
+    with running_stack(50, {}) as small:
+        assert small.processes().keys() >= {"postgres", "kafka", "pubsub", "storage", "gateway", "import_apply"}
+        family = small.family()
+        addresses = [small.env["API_URL"], small.env["STORAGE_EMULATOR_HOST"], small.env["SERVICE_DATABASE_URL"]]
+        addresses += [f"tcp://{small.env[name]}" for name in ("KAFKA_BOOTSTRAP_SERVERS", "PUBSUB_EMULATOR_HOST")]
+        assert all(map(answers, addresses))
+
+        small.stop()
+
+        assert not alive(family)
+        wait_until(lambda: not any(map(answers, addresses)), "every port to be closed")
+        assert small.run("env").returncode == 1
+
+
+def answers(url: str) -> bool:
+    """Whether somebody listens there."""
+    where = urlsplit(url)
+    try:
+        socket.create_connection((where.hostname, where.port), timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
