@@ -31,6 +31,24 @@ def test_an_export_is_made_while_the_client_waits(exports):
     assert len(csv_rows(file.data)) == made["rows"] + 1 > 1
 
 
+@pytest.mark.parametrize(
+    ("file_type", "name", "content_type"),
+    [
+        ("csv", "orders.csv", "text/csv; charset=utf-8"),
+        ("Xlsx", "orders.xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+        ("PDF", "orders.pdf", "application/pdf"),
+    ],
+)
+def test_each_type_of_file_is_called_what_it_is(exports, file_type, name, content_type):
+    """Asked for in any case, with its ending or without."""
+    made = exports.ask(source="buy_orders", file_type=file_type, file_name=name.upper()).json
+
+    file = exports.download(made["uuid"])
+
+    assert (made["file_type"], made["name"]) == (file_type.upper(), name.replace("orders", "ORDERS"))
+    assert (file.status_code, file.content_type) == (200, content_type)
+
+
 def test_an_export_is_made_later_where_the_client_prefers_that(exports):
     """202 at once, and the file comes with the request's delivery."""
     answer = exports.ask({"Prefer": "wait=10, Respond-Async"})
@@ -178,11 +196,24 @@ def test_a_body_that_is_no_request_is_refused(exports, body, status):
     assert exports.rows("service", "select count(*) from exports") == [(0,)]
 
 
-def test_what_cannot_be_given_leaves_no_export(exports):
-    """A refused request is answered, and recorded nowhere."""
-    answer = exports.ask(columns=["name", "passwd"])
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"columns": ["name", "passwd"]}, "columns[1]"),
+        ({"filters": [{"column": "name", "operator": "eq", "value": "x"}] * 10_000}, "filters"),
+        ({"source": "users; drop table products"}, "source"),
+        ({"file_type": "PDF"}, "file_type"),
+        ({"parents": {"supplier_uuid": "x"}}, "parents[...]"),
+        ({"surprise": 1}, ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_what_cannot_be_given_leaves_no_export(exports, asked, field):
+    """A refused request is answered with the part at fault, and recorded nowhere."""
+    answer = exports.ask(**asked)
 
-    assert (answer.status_code, answer.json["field"]) == (422, "columns[1]")
+    assert (answer.status_code, answer.json.get("field", "")) == (422, field)
+    assert len(answer.json["detail"]) < 1000
     assert exports.rows("service", "select count(*) from exports") == [(0,)]
     assert exports.broker.sent == []
 
