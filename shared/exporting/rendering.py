@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, BinaryIO
 from uuid import UUID
 
-from shared.exporting.requests import CreateExport
+from shared.exporting.queries import Progress, Rows, begin_snapshot
+from shared.exporting.requests import CreateExport, checked
 from shared.exporting.source import FileType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Connection
+
+    Writer = Callable[[Rows, BinaryIO, Progress], int]  # returns the number of rows
 
 CONTENT_TYPES = {
     FileType.CSV: "text/csv; charset=utf-8",
@@ -46,6 +49,25 @@ def render(  # noqa: PLR0917  # the order is the story: from where, what, to whe
     render. The sink is written to in order, never closed, and holds a part of a file after any exception.
 
     Raises Problem 422 where the request cannot be given (any more), and DBAPIError where the database fails. After
-    any exception the connection is not used again.
+    any exception the connection is to be thrown away: it may stand in the middle of a COPY.
     """
-    raise NotImplementedError
+    selection = checked(request, identifiers)
+    begin_snapshot(product)
+    return writer_of(selection.file_type)(Rows(product, webshop_uuid, selection), sink, Progress(progress))
+
+
+def writer_of(file_type: FileType) -> Writer:
+    """The function that writes a file of this type. What it needs is loaded now: not every export draws a PDF."""
+    match file_type:
+        case FileType.CSV:
+            from shared.exporting.writers import csv_file
+
+            return csv_file.write
+        case FileType.XLSX:
+            from shared.exporting.writers import xlsx_file
+
+            return xlsx_file.write
+        case FileType.PDF:
+            from shared.exporting.writers import pdf_file
+
+            return pdf_file.write

@@ -171,7 +171,7 @@ class Party:
 
     heading: str
     name: ColumnElement[Any]
-    fallback: ColumnElement[Any]  # printed in place of a name that no font of ours can print
+    fallbacks: tuple[ColumnElement[Any], ...]  # printed in place of a name that no font of ours can print
     lines: tuple[ColumnElement[Any], ...]  # below the name; empty ones are left out
 
 
@@ -188,7 +188,7 @@ class Document:
     remarks: ColumnElement[Any]
     currency: ColumnElement[Any]  # ISO 4217
     amount: ColumnElement[Any]  # of one line; a document's total is the sum of them
-    line_fallback: ColumnElement[Any]  # printed in place of a line's text that no font of ours can print
+    line_fallbacks: tuple[ColumnElement[Any], ...]  # printed in place of a line's text that no font of ours can print
     columns: frozenset[str]  # keys of a line's columns when none are asked for; the rest stands above the lines
 
 

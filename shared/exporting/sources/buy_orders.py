@@ -39,7 +39,7 @@ def identifier_column(identifier: str) -> Column:
 
 def address(of: Table) -> tuple[ColumnElement[Any], ...]:
     """The lines of an address, from the street on."""
-    return (of.c.street, func.concat_ws(" ", of.c.postal_code, of.c.city), of.c.country_code)
+    return (of.c.street, func.concat_ws(", ", func.concat_ws(" ", of.c.postal_code, of.c.city), of.c.country_code))
 
 
 def day(value: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -86,13 +86,13 @@ SOURCE = Source(
         sender=Party(
             heading="From",
             name=webshops.c.name,
-            fallback=webshops.c.email_address,
+            fallbacks=(webshops.c.email_address, webshops.c.uuid),
             lines=(*address(webshops), webshops.c.email_address, webshops.c.phone_number),
         ),
         recipient=Party(
             heading="Supplier",
             name=suppliers.c.name,
-            fallback=func.coalesce(suppliers.c.email_address, func.concat(suppliers.c.uuid)),
+            fallbacks=(suppliers.c.email_address, suppliers.c.uuid),
             lines=(suppliers.c.contact_name, *address(suppliers), suppliers.c.email_address, suppliers.c.phone_number),
         ),
         facts={
@@ -100,12 +100,13 @@ SOURCE = Source(
             "Order date": day(buy_orders.c.ordered_on),
             "Expected delivery": day(buy_orders.c.expected_on),
             "Customer number": suppliers.c.customer_number,
-            "VAT number": webshops.c.vat_number,
+            "Currency": buy_orders.c.currency,
+            "Our VAT number": webshops.c.vat_number,
         },
         remarks=buy_orders.c.remarks,
         currency=buy_orders.c.currency,
         amount=AMOUNT,
-        line_fallback=products.c.identifier,
+        line_fallbacks=(products.c.identifier, products.c.uuid),
         columns=frozenset(("line_number", "quantity", "unit_price", "amount", *(key.lower() for key in IDENTIFIERS))),
     ),
 )

@@ -1,0 +1,239 @@
+"""The query of an export, and its rows on their way from the server.
+
+Rows are copied (COPY … TO STDOUT): the server prints them in the form of the file, and nothing is done a row here. COPY
+takes no bound parameters, and no value that somebody typed may stand in a statement's text; so values are bound to
+settings of the transaction (`set_config`), and the query reads them from there (`current_setting`). What they contain
+can then never be read as SQL, the planner still knows them, and it costs nothing that can be measured.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from struct import Struct
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from pg8000.exceptions import InterfaceError
+from sqlalchemy import JSON, Text, Uuid, and_, cast, func, literal_column, or_, select, text, true
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError
+
+from shared.exporting.requests import Condition, Conditions, Selection
+from shared.exporting.source import FileType, Operator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from uuid import UUID
+
+    from sqlalchemy import ColumnElement, Connection, Row, Select
+    from sqlalchemy.types import TypeEngine
+
+PROGRESS_SECONDS = 1.0  # between two reports: often enough to watch and to keep a lease, too seldom to cost anything
+
+# PostgreSQL's classes "connection exception" and "operator intervention" (a server that shuts down), when it still
+# says so itself. https://www.postgresql.org/docs/current/errcodes-appendix.html
+GONE_CLASSES = ("08", "57P")
+
+# Prints the constants of sources and writers into a query. Named parameters, so that no percent sign is doubled.
+DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+
+T = TypeVar("T")
+
+
+@dataclass
+class Progress:
+    """Counts rows, and reports them about once in PROGRESS_SECONDS."""
+
+    report: Callable[[int], None]
+    rows: int = 0
+    _reported: float = field(default_factory=time.monotonic)
+
+    def add(self, rows: int) -> None:
+        """Counts `rows` more. Raises what the report raises."""
+        self.rows += rows
+        if time.monotonic() - self._reported >= PROGRESS_SECONDS:
+            self.report(self.rows)
+            self._reported = time.monotonic()
+
+
+@dataclass
+class Values:
+    """What people typed, on its way into a query: bound to settings of the transaction, by name."""
+
+    by_setting: dict[str, str] = field(default_factory=dict)
+
+    def bound(self, value: str, sql_type: TypeEngine[T]) -> ColumnElement[T]:
+        """An expression for `value`, which is in the server's notation."""
+        setting = f"export.value_{len(self.by_setting)}"
+        self.by_setting[setting] = value
+        return cast(func.current_setting(setting, type_=Text), sql_type)
+
+    def bind(self, product: Connection) -> None:
+        """Sets them for the rest of the transaction, all in one round trip."""
+        statement = text("select set_config(key, value, true) from json_each_text(cast(:values as json))")
+        product.execute(statement, {"values": msgspec.json.encode(self.by_setting).decode()})
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one export, read in one snapshot."""
+
+    product: Connection
+    webshop_uuid: UUID
+    selection: Selection
+
+    def copy(self, printed: Sequence[ColumnElement[Any]], options: str, receive: Callable[[list[bytes]], None]) -> None:
+        """Hands every row to `receive`, as COPY with `options` prints the expressions `printed`, many at once.
+
+        Raises DBAPIError where the database fails, and what `receive` raises. The connection is to be thrown away then.
+        """
+        query = self._query(printed)
+        sql = str(query.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True}))
+        connection: Any = self.product.connection.driver_connection
+        with translated_errors(self.product, sql):
+            connection.execute_unnamed(
+                f"copy ({sql}) to stdout with (encoding 'UTF8', {options})", stream=Stream(connection, receive)
+            )
+
+    def fetch(self, values: Sequence[ColumnElement[Any]], limit: int) -> Sequence[Row[Any]]:
+        """The first `limit` rows as values of Python, for a writer that has to look at them."""
+        return self.product.execute(self._query(values).limit(limit)).all()
+
+    def _query(self, printed: Sequence[ColumnElement[Any]]) -> Select[Any]:
+        values = Values()
+        query = rows_of(self.selection, self.webshop_uuid, values, printed)
+        values.bind(self.product)
+        return query
+
+
+def written(sql: str) -> ColumnElement[Any]:
+    """SQL of ours as it stands, where a literal of SQLAlchemy's would double its backslashes."""
+    return literal_column(sql)
+
+
+def begin_snapshot(product: Connection) -> None:
+    """Begins the transaction of an export: everything in it is read as of one moment, however long that takes."""
+    product.execute(text("set transaction isolation level repeatable read, read only"))
+    product.execute(text("set local statement_timeout = 0"))
+
+
+def rows_of(
+    selection: Selection, webshop_uuid: UUID, values: Values, printed: Sequence[ColumnElement[Any]]
+) -> Select[Any]:
+    """The query of `selection`. What was typed by people ends up in `values`, not in it."""
+    source = selection.source
+    return (
+        select(*printed)
+        .select_from(source.table)
+        .where(
+            source.webshop_uuid == values.bound(str(webshop_uuid), Uuid()),
+            *source.only,
+            *(source.parents[name] == values.bound(str(uuid), Uuid()) for name, uuid in selection.parents.items()),
+            satisfied(selection.conditions, values),
+        )
+        .order_by(*order(selection))
+    )
+
+
+def order(selection: Selection) -> Iterator[ColumnElement[Any]]:
+    """What rows are ordered by: a total order, so that two exports of the same rows are the same file."""
+    source = selection.source
+    by_number: tuple[ColumnElement[Any], ...] = ()
+    if selection.file_type is FileType.PDF and source.document:
+        by_number = (source.document.number, source.document.key)
+    yield from by_number
+    yield from (
+        sort.column.value.desc().nulls_last() if sort.descending else sort.column.value.asc().nulls_last()
+        for sort in selection.sorts
+    )
+    if not selection.sorts:
+        yield from source.order
+    if not any(sort.column.value is source.unique for sort in selection.sorts):
+        yield source.unique
+
+
+def satisfied(wanted: Condition | Conditions, values: Values) -> ColumnElement[bool]:
+    """The condition of a filter, or of several."""
+    if isinstance(wanted, Conditions):
+        members = (satisfied(member, values) for member in wanted.members)
+        return or_(*members) if wanted.one_is_enough else and_(true(), *members)
+    column, kind = wanted.column.value, wanted.column.type.sql_type
+    if wanted.operator is Operator.IS_NULL:
+        return column.is_(None) if wanted.values == ("true",) else column.is_not(None)
+    if wanted.operator is Operator.IN:
+        # As a table of values: PostgreSQL hashes it, and 10,000 of them cost as little as one.
+        listed = values.bound(msgspec.json.encode(wanted.values).decode(), JSON())
+        return column.in_(select(cast(func.json_array_elements_text(listed).column_valued("listed"), kind)))
+    return COMPARISONS[wanted.operator](column, *(values.bound(value, kind) for value in wanted.values))
+
+
+COMPARISONS: dict[Operator, Callable[..., ColumnElement[bool]]] = {
+    Operator.EQ: lambda column, value: column == value,
+    Operator.NE: lambda column, value: column.is_distinct_from(value),
+    Operator.GT: lambda column, value: column > value,
+    Operator.GTE: lambda column, value: column >= value,
+    Operator.LT: lambda column, value: column < value,
+    Operator.LTE: lambda column, value: column <= value,
+    Operator.BETWEEN: lambda column, least, greatest: column.between(least, greatest),
+    Operator.CONTAINS: lambda column, value: func.strpos(column, value) > 0,
+    Operator.STARTS_WITH: func.starts_with,
+}
+
+
+class Stream:
+    """What a COPY is written to: it takes rows from the connection's buffer many at a time.
+
+    The driver hands over one message, which is one row, in a dozen calls; here the further rows that are in the buffer
+    already are cut out of it together (300,000 rows: 0.10 s of CPU instead of 0.34 s). Whatever is no whole row is left
+    to the driver.
+    """
+
+    ROW = ord("d")  # CopyData; https://www.postgresql.org/docs/current/protocol-message-formats.html
+
+    def __init__(self, connection: Any, receive: Callable[[list[bytes]], None]) -> None:
+        self._file = connection._sock  # the driver has no other way to its buffer
+        self._receive = receive
+        self._length_at = Struct("!I").unpack_from
+
+    def write(self, row: bytes) -> None:
+        """Takes the row that the driver read, and those behind it."""
+        rows = [row]
+        buffer = self._buffered()
+        start, end = 0, len(buffer)
+        while start + 5 <= end and buffer[start] == self.ROW:
+            following = start + 1 + self._length_at(buffer, start + 1)[0]
+            if following > end:
+                break
+            rows.append(buffer[start + 5 : following])
+            start = following
+        if start:
+            self._file.read(start)
+        self._receive(rows)
+
+    def _buffered(self) -> bytes:
+        """What has come in; waits for something where nothing has."""
+        try:
+            return bytes(self._file.peek())
+        except OSError as error:
+            raise InterfaceError("network error") from error  # as the driver says it itself
+
+
+@contextmanager
+def translated_errors(product: Connection, sql: str) -> Iterator[None]:
+    """Raises the driver's errors as SQLAlchemy does, which did not run the statement itself."""
+    driver: Any = product.dialect.loaded_dbapi
+    try:
+        yield
+    except driver.Error as error:
+        raise DBAPIError.instance(
+            sql, None, error, driver.Error, connection_invalidated=is_gone(product, error), dialect=product.dialect
+        ) from error
+
+
+def is_gone(product: Connection, error: Any) -> bool:
+    """Whether `error` says that the server, or the way to it, is gone."""
+    details = error.args[0] if error.args else None
+    state = str(details.get("C", "")) if isinstance(details, dict) else ""
+    return state.startswith(GONE_CLASSES) or product.dialect.is_disconnect(error, None, None)

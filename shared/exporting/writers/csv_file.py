@@ -1,0 +1,78 @@
+"""CSV: the server prints it, and it passes through here untouched.
+
+UTF-8 with a byte order mark, without which spreadsheets take it for something older. An empty cell is an empty text or
+no value at all.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from sqlalchemy import Text, case, cast, func, or_
+
+from shared.columns import E_NOTATION
+from shared.exporting.queries import written
+from shared.exporting.source import BOOLEAN, CODE, MOMENT, TEXT, Column
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+
+    from shared.exporting.queries import Progress, Rows
+
+FORMULA_START = "=+@\t\r-"  # what makes a spreadsheet run a text; the hyphen last, where a pattern takes it for itself
+SUSPECTS = tuple(sorted(map(ord, f"{FORMULA_START}'N")))  # 'N for the apostrophes before it, and for NULL
+MOMENT_FORMAT = 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
+
+
+def write(rows: Rows, sink: BinaryIO, progress: Progress) -> int:
+    """Writes the file to `sink` and returns the number of rows."""
+    selection = rows.selection
+    sink.write(codecs.BOM_UTF8 + heading(selection.columns, selection.delimiter))
+
+    def receive(lines: list[bytes]) -> None:
+        sink.write(b"".join(lines))
+        progress.add(len(lines))
+
+    printed = [cell(column) for column in selection.columns]
+    rows.copy(printed, f"format csv, delimiter '{selection.delimiter}'", receive)
+    return progress.rows
+
+
+def heading(columns: tuple[Column, ...], delimiter: str) -> bytes:
+    """The first line; lines end as the server ends them."""
+    line = io.StringIO()
+    csv.writer(line, delimiter=delimiter, lineterminator="\n").writerow(column.heading for column in columns)
+    return line.getvalue().encode()
+
+
+def cell(column: Column) -> ColumnElement[Any]:
+    """What the server is to print for a column."""
+    if column.type in (TEXT, CODE):
+        return harmless(column.value, is_code=column.type is CODE)
+    if column.type is BOOLEAN:
+        return cast(column.value, Text)  # true and false, where COPY says t and f
+    if column.type is MOMENT:
+        return func.to_char(func.timezone("UTC", column.value), MOMENT_FORMAT)
+    return column.value
+
+
+def harmless(value: ColumnElement[Any], is_code: bool) -> ColumnElement[Any]:
+    """`value` with one more apostrophe where a spreadsheet, or the importer, would take it for something else.
+
+    That is a text of any number of apostrophes followed by the start of a formula, or by NULL and nothing more; and a
+    code in E-notation, which would be refused as damaged. The importer takes one off exactly those, so that the way
+    back is one to one. A pattern a cell would cost more than the rest of the export: the first character rules out
+    nearly all of them.
+    """
+    first = func.ascii(value)
+    suspect: ColumnElement[bool] = first.in_(SUSPECTS)
+    pattern = f"[{FORMULA_START}].*|NULL"
+    if is_code:
+        holds_e = or_(func.strpos(value, "e") > 0, func.strpos(value, "E") > 0)
+        suspect = or_(suspect, first.between(ord("0"), ord("9")) & holds_e)
+        pattern += f"|{E_NOTATION}"
+    escaped = case((value.op("~")(written(f"'^''*({pattern})$'")), written("''''").concat(value)), else_=value)
+    return case((suspect, escaped), else_=value)
