@@ -5,6 +5,8 @@ import io
 from urllib.parse import quote
 from uuid import UUID
 
+from werkzeug.datastructures import Headers
+
 from shared import clients
 from shared.columns import COLUMNS
 from shared.http_api import Answer, Route, http_function
@@ -14,10 +16,12 @@ from shared.imports.operations import Import, ImportPage, ImportQuery, StartedIm
 CSV = "text/csv; charset=utf-8"
 
 
-def start_import(webshop_uuid: UUID, user_uuid: UUID, body: StartImport) -> StartedImport:
+def start_import(webshop_uuid: UUID, user_uuid: UUID, body: StartImport, headers: Headers) -> StartedImport:
     """Opens an upload: the import exists once the file's bytes are sent to the URL in the answer."""
     with clients.service_database().connect() as service:
-        return operations.start(service, clients.storage(), webshop_uuid, user_uuid, body)
+        return operations.start(
+            service, clients.storage(), webshop_uuid, user_uuid, body, origin=headers.get("Origin", "")
+        )
 
 
 def list_imports(webshop_uuid: UUID, query: ImportQuery) -> ImportPage:

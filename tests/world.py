@@ -31,6 +31,7 @@ from shared import clients
 from shared.clients.broker import NotSent
 from shared.clients.bucket import StoredObject
 from shared.clients.databases import connect_to
+from shared.clients.mailer import Mail
 from shared.errors import ObjectGone
 from shared.imports import operations, uploads
 from shared.imports.operations import Import, find_one
@@ -74,9 +75,12 @@ class Bucket:
         self.objects[path] = (stored, content)
         return stored
 
-    def open_upload(self, path: str, metadata: Mapping[str, str], _size_bytes: int | None) -> str:
+    def open_upload(self, path: str, metadata: Mapping[str, str], _size_bytes: int | None, origin: str) -> str:
         self.boundaries.reach("open_upload")
-        return "http://bucket.test/" + base64.urlsafe_b64encode(json.dumps([path, dict(metadata)]).encode()).decode()
+        return (
+            "http://bucket.test/"
+            + base64.urlsafe_b64encode(json.dumps([path, dict(metadata), origin]).encode()).decode()
+        )
 
     def read(self, path: str, generation: int) -> bytes:
         self.boundaries.reach("read")
@@ -401,3 +405,22 @@ def push(function: str, topic: str, data: bytes) -> int:
     # A client keeps its cookies and context: one a push, so that pushes can run at once.
     client = app(function).application.test_client()
     return client.post(f"/projects/local/topics/{topic}", json=envelope).status_code
+
+
+@dataclass
+class MailService:
+    """Takes the place of shared.clients.mailer.Mailer: the mails that it took can be counted and read."""
+
+    boundaries: Boundaries
+    taken: list[Mail] = field(default_factory=list)
+    answers: deque[Exception] = field(default_factory=deque)  # to the next mails, which it does not take; then yes
+    before_answer: Callable[[], None] = lambda: None
+
+    def send(self, mail: Mail) -> str:
+        self.boundaries.reach("mail")
+        if self.answers:
+            raise self.answers.popleft()
+        self.taken.append(mail)
+        self.before_answer()
+        self.boundaries.reach("mailed")
+        return f"message-{len(self.taken)}"

@@ -65,16 +65,21 @@ class Storage:
         """Makes no request: the bucket is taken to be there."""
         self._bucket = storage.Client(project=settings.project or None).bucket(settings.bucket)
 
-    def open_upload(self, path: str, metadata: Mapping[str, str], size_bytes: int | None) -> str:
+    def open_upload(self, path: str, metadata: Mapping[str, str], size_bytes: int | None, origin: str = "") -> str:
         """Opens a resumable session that makes `path` once, with `metadata`, and returns its URL.
 
         Who has the URL can send the bytes and change nothing else; `size_bytes`, where given, is kept to by the server.
+        A page of `origin` (scheme and host) may send them from a browser.
         """
         blob = self._bucket.blob(path)
         blob.metadata = dict(metadata)
         return str(
             blob.create_resumable_upload_session(
-                content_type="text/csv", size=size_bytes, timeout=TIMEOUT_SECONDS, if_generation_match=0
+                content_type="text/csv",
+                size=size_bytes,
+                origin=origin or None,
+                timeout=TIMEOUT_SECONDS,
+                if_generation_match=0,
             )
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +23,8 @@ from shared.tables.service import imports
 if TYPE_CHECKING:  # at run time they come with whoever makes the clients
     from shared.clients.bucket import Storage
 
+# https://www.rfc-editor.org/rfc/rfc6454#section-7 , of the web alone
+ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
 MAX_PAGE = 200  # items of a list: a page is answered in milliseconds
 
 
@@ -105,9 +108,11 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
 
 
 def start(
-    service: Connection, storage: Storage, webshop_uuid: UUID, user_uuid: UUID, wanted: StartImport
+    service: Connection, storage: Storage, webshop_uuid: UUID, user_uuid: UUID, wanted: StartImport, *, origin: str
 ) -> StartedImport:
     """Opens the upload of a new import. Nothing is recorded: the import exists when its file does.
+
+    A browser may send the file only from a page of `origin`; "" where no browser is asking.
 
     Raises Problem 409 with the uuid of the active import, 422 for a file that is too large.
     """
@@ -123,7 +128,7 @@ def start(
         uploads.OPERATION_KEY: wanted.operation.value,
         uploads.ON_ERROR_KEY: wanted.on_error.value,
     }
-    url = storage.open_upload(path, metadata, wanted.size_bytes)
+    url = storage.open_upload(path, metadata, wanted.size_bytes, origin if ORIGIN.fullmatch(origin) else "")
     return StartedImport(import_uuid, url, "PUT", {"Content-Type": "text/csv"})
 
 

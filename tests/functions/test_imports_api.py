@@ -28,14 +28,17 @@ def errors_of(api, world, import_uuid) -> list[list[str]]:
 def test_starting_an_import_gives_an_upload_that_the_client_cannot_change(api, world):
     """The upload's path and metadata are the server's; the import exists when its file does, not before."""
     answer = api.post(
-        f"/webshops/{world.webshop}/imports", json={"file_name": "../März/prices.csv", "on_error": "abort"}
+        f"/webshops/{world.webshop}/imports",
+        json={"file_name": "../März/prices.csv", "on_error": "abort"},
+        headers={"Origin": "https://app.example.com"},
     )
 
     assert answer.status_code == 201
     made = answer.json
-    path, metadata = json.loads(base64.urlsafe_b64decode(made["upload_url"].rsplit("/", 1)[1]))
+    path, metadata, origin = json.loads(base64.urlsafe_b64decode(made["upload_url"].rsplit("/", 1)[1]))
     assert path == f"imports/{world.webshop}/{made['uuid']}/März-prices.csv"
     assert metadata == {"user-uuid": str(world.user), "operation": "UPDATE", "on-error": "abort"}
+    assert origin == "https://app.example.com"
     assert (made["upload_method"], made["upload_headers"]) == ("PUT", {"Content-Type": "text/csv"})
     assert api.get(f"/webshops/{world.webshop}/imports/{made['uuid']}").status_code == 404
 
