@@ -69,7 +69,7 @@ class Hold:
         self._connection.run(statement, **values)
 
     def release(self) -> None:
-        with suppress(InterfaceError):  # its server was killed, or it was released before
+        with suppress(InterfaceError, OSError):  # its server was killed, or it was released before
             self._connection.close()
 
     def __enter__(self) -> Self:

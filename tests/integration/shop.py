@@ -85,7 +85,7 @@ class Shop:
             found = self.find(import_uuid)
             return found if found and values.items() <= found.items() else None
 
-        return wait_until(seen, f"the import {what}", despite) or {}
+        return wait_until(seen, f"the import {what}", despite)
 
     def wait_for_end(self, import_uuid: str, despite: tuple[type[Exception], ...] = ()) -> Seen:
         """The import once it is over, its ledger checked: every row of the file is accounted for once."""
@@ -95,7 +95,6 @@ class Shop:
             return found if found and found["status"] not in ACTIVE else None
 
         seen = wait_until(over, f"the end of import {import_uuid}", despite)
-        assert seen is not None
         assert seen["total_rows"] == seen["updated_rows"] + seen["unchanged_rows"] + seen["failed_rows"]
         assert seen["reason"]
         assert seen["progress_percent"] == 100

@@ -51,8 +51,8 @@ class LocalStack:
         return "" if answer.returncode else answer.stdout
 
     def stop(self) -> None:
-        """Stops it as Ctrl-C does. Nothing of it may be left."""
-        if self.up is None:
+        """Stops it by SIGTERM, if it runs. Nothing of it may be left."""
+        if self.up is None or self.up.poll() is not None:
             return
         family = self.family()
         self.up.send_signal(signal.SIGTERM)
@@ -62,7 +62,6 @@ class LocalStack:
         finally:
             for process in alive(family):
                 process.kill()
-            self.up = None
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "infra.local", *arguments]
@@ -74,9 +73,13 @@ class LocalStack:
 
     def kill(self, *names: str) -> None:
         """SIGKILL, as a machine that dies."""
-        processes = self.processes()
+        processes = wait_until(lambda: self._all_of(names), f"{names} to run")
         for name in names:
             os.kill(processes[name], signal.SIGKILL)
+
+    def _all_of(self, names: tuple[str, ...]) -> dict[str, int] | None:
+        processes = self.processes()
+        return processes if processes.keys() >= set(names) else None
 
     def family(self) -> list[psutil.Process]:
         """Every process of the stack, from `up` down."""
@@ -88,6 +91,11 @@ class LocalStack:
         """What a process has logged."""
         log = self.folder / "logs" / f"{process}.log"
         return log.read_text(errors="replace") if log.exists() else ""
+
+    def dead_letters(self) -> list[str]:
+        """What the stack's own Pub/Sub server has given up on; another server's are not seen here."""
+        file = self.folder / "dead-letters.jsonl"
+        return file.read_text().splitlines() if file.exists() else []
 
     def delivered(self, path: str) -> bool:
         """Whether the event of the object at `path` was delivered and taken."""
@@ -129,4 +137,5 @@ class Databases:
 
 def alive(family: list[psutil.Process]) -> list[psutil.Process]:
     """Those that still run."""
-    return [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    _, living = psutil.wait_procs(family, timeout=0)
+    return living

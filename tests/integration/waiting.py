@@ -14,7 +14,7 @@ PATIENCE_SECONDS = 90  # three leases of 30 s: a claimant dies, and so does who 
 POLL_SECONDS = 0.02
 
 
-def wait_until(condition: Callable[[], T], what: str, despite: tuple[type[Exception], ...] = ()) -> T:
+def wait_until(condition: Callable[[], T | None], what: str, despite: tuple[type[Exception], ...] = ()) -> T:
     """Returns what `condition` returns once that is true. What it raises of `despite` means "not yet"."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
