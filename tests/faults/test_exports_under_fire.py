@@ -25,7 +25,7 @@ from tests.world import Killed
 CALLS_OF_AN_EXPORT_MADE_AT_ONCE = 12
 CALLS_OF_AN_EXPORT_MADE_LATER = 16
 CALLS_OF_A_DELETION = 5
-CALLS_OF_A_SWEEP_THAT_EXPIRES = 10
+MOST_CALLS_OF_A_SWEEP = 50  # it has a part for each thing that can be forgotten, and more come
 
 
 def run_killed_at(exports: ExportsWorld, call: int, begin: Callable[[], Any]) -> int:
@@ -61,9 +61,6 @@ def test_what_the_other_tests_count(exports):
     (one, _) = exports.rows("service", "select uuid from exports")
     assert run_killed_at(exports, 0, lambda: exports.call("DELETE", f"/{one[0]}")) == 0
     assert exports.boundaries.passed == CALLS_OF_A_DELETION
-    exports.change("service", "update exports set finished_at = finished_at - interval '31 days', tidy_at = null")
-    assert run_killed_at(exports, 0, exports.sweep) == 0
-    assert exports.boundaries.passed == CALLS_OF_A_SWEEP_THAT_EXPIRES
 
 
 @pytest.mark.parametrize("call", range(1, CALLS_OF_AN_EXPORT_MADE_AT_ONCE + 1))
@@ -108,19 +105,22 @@ def test_a_kill_while_it_is_deleted(exports, call):
     assert exports.call("GET", f"/{made['uuid']}").status_code == (200 if exports.files() else 404)
 
 
-@pytest.mark.parametrize("call", range(1, CALLS_OF_A_SWEEP_THAT_EXPIRES + 1))
-def test_a_kill_while_the_sweep_expires_it(exports, call):
-    """The next sweep goes on."""
-    made = exports.ask().json
-    exports.run()
-    exports.change("service", "update exports set finished_at = finished_at - interval '31 days'")
+def test_a_kill_while_the_sweep_expires_it(exports):
+    """At whichever of its calls the sweep dies, the next one goes on."""
+    for call in range(1, MOST_CALLS_OF_A_SWEEP):
+        made = exports.ask().json
+        exports.run()
+        exports.change("service", "update exports set finished_at = finished_at - interval '31 days'")
 
-    assert run_killed_at(exports, call, exports.sweep) == 1
+        deaths = run_killed_at(exports, call, exports.sweep)
 
-    exports.recover()
-    exports.assert_settled()
-    assert exports.get(made["uuid"])["status"] == "EXPIRED"
-    assert exports.files() == set()
+        exports.recover()
+        exports.assert_settled()
+        assert exports.get(made["uuid"])["status"] == "EXPIRED"
+        assert exports.files() == set()
+        if not deaths:
+            return
+    raise AssertionError("the sweep never came through")
 
 
 def test_a_process_that_dies_at_every_attempt_fails_the_export(exports):
