@@ -2,13 +2,13 @@
 
 import csv
 import io
-from urllib.parse import quote
 from uuid import UUID
 
 from werkzeug.datastructures import Headers
 
 from shared import clients
 from shared.columns import COLUMNS
+from shared.file_names import content_disposition
 from shared.http_api import Answer, Route, http_function
 from shared.imports import error_report, operations
 from shared.imports.operations import Import, ImportPage, ImportQuery, StartedImport, StartImport
@@ -49,8 +49,8 @@ def download_errors(webshop_uuid: UUID, import_uuid: UUID) -> Answer:
     with service_database.connect() as service:
         row = operations.row_of(service, webshop_uuid, import_uuid)
     report = error_report.report(service_database, clients.storage(), row)
-    name = quote(f"errors of {row['file_name']}", safe="")
-    return Answer(report, content_type=CSV, headers={"Content-Disposition": f"attachment; filename*=UTF-8''{name}"})
+    disposition = content_disposition(f"errors of {row['file_name']}")
+    return Answer(report, content_type=CSV, headers={"Content-Disposition": disposition})
 
 
 def download_template() -> Answer:

@@ -15,6 +15,37 @@
 # signs_urls       whether it hands out signed URLs
 locals {
   functions = {
+    buy_order_email = {
+      kind            = "kafka"
+      topic           = "webshop.buy-order.email"
+      memory_mb       = 1024 # a mail of 20 MB is in memory several times while it is handed over
+      timeout_seconds = 300
+      threads         = 2
+      max_instances   = 5
+      databases       = ["service", "product"]
+      bucket          = ["create"]
+      secrets         = ["SENDGRID_API_KEY"]
+    }
+    buy_orders_api = {
+      kind            = "http"
+      paths           = ["/webshops/*/buy-order-export-settings", "/webshops/*/buy-orders/**"]
+      memory_mb       = 512
+      timeout_seconds = 60
+      threads         = 8
+      max_instances   = 10
+      databases       = ["service", "product"]
+      kafka           = true
+    }
+    email_events = {
+      kind            = "http"
+      paths           = ["/email-events"]
+      memory_mb       = 512
+      timeout_seconds = 60
+      threads         = 4
+      max_instances   = 5
+      databases       = ["service"]
+      secrets         = ["SENDGRID_WEBHOOK_PUBLIC_KEY"]
+    }
     export_download = {
       kind            = "http"
       paths           = ["/webshops/*/exports/*/download"]
@@ -48,7 +79,7 @@ locals {
     }
     exports_api = {
       kind            = "http"
-      paths           = ["/webshops/*/exports", "/webshops/*/exports/**"]
+      paths           = ["/webshops/*/export-sources", "/webshops/*/exports", "/webshops/*/exports/**"]
       memory_mb       = 1024
       timeout_seconds = 600 # it renders while its client waits
       threads         = 4

@@ -24,6 +24,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
 
 from shared import access, logs
+from shared.clients.databases import does_not_answer
 from shared.delivery import Function, Trigger
 from shared.problems import Problem, not_found
 
@@ -84,7 +85,7 @@ def answered(paths: Map, request: flask.Request) -> flask.Response:
     except (exc.DBAPIError, exc.TimeoutError) as error:
         reference = str(uuid.uuid4())
         log.exception("The database did not do it, reference %s", reference)
-        if isinstance(error, exc.DBAPIError) and not error.connection_invalidated:
+        if isinstance(error, exc.DBAPIError) and not does_not_answer(error):
             return problem_response(unexpected(reference))
         detail = f"A system that we depend on does not answer. Try again in a moment. Reference: {reference}"
         return problem_response(Problem(503, "unavailable", detail, headers={"Retry-After": "5"}))
@@ -158,6 +159,8 @@ def converted(convert: Callable[[], Any]) -> Any:
     except msgspec.ValidationError as error:
         sentence, _, path = str(error).partition(" - at `$")
         raise Problem(422, "refused-input", f"{sentence}.", at=path.rstrip("`").lstrip(".")) from error
+    except RecursionError as error:
+        raise Problem(422, "refused-input", "The body is nested too deeply.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Problem(400, "malformed", f"The body is not JSON: {error}.") from error
 

@@ -14,6 +14,9 @@ STATEMENT_TIMEOUT_SECONDS = 60
 # A server that hangs without a word: longer than any statement may take, so that the server speaks first.
 SOCKET_TIMEOUT_SECONDS = 90
 
+# Nothing said at all, and PostgreSQL's "connection exception", "insufficient resources", "operator intervention".
+SERVER_AWAY_CLASSES = ("", "08", "53", "57")
+
 
 def connect_to(prefix: str, database: DatabaseSettings, pool_size: int) -> Engine:
     """An engine with up to `pool_size` connections, one a request served at once, and two to spare.
@@ -56,6 +59,11 @@ def sqlstate(error: DBAPIError) -> str:
     """
     details = error.orig.args[0] if error.orig and error.orig.args else None
     return str(details.get("C", "")) if isinstance(details, dict) else ""
+
+
+def does_not_answer(error: DBAPIError) -> bool:
+    """Whether the server is away, full or going down, rather than refusing what it was asked."""
+    return bool(error.connection_invalidated) or sqlstate(error)[:2] in SERVER_AWAY_CLASSES
 
 
 def constraint_name(error: DBAPIError) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -17,6 +16,7 @@ from shared.file_names import safe_file_name
 from shared.imports import leases, ledger, uploads
 from shared.imports.states import ACTIVE, MAX_FILE_BYTES, OnError, Operation, Status, Step
 from shared.messages import ImportTrigger
+from shared.paging import MAX_PAGE, Position
 from shared.problems import Problem, not_found, refused
 from shared.tables.service import imports
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # at run time they come with whoever makes the clients
 
 # https://www.rfc-editor.org/rfc/rfc6454#section-7 , of the web alone
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
-MAX_PAGE = 200  # items of a list: a page is answered in milliseconds
 
 
 class StartImport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,25 +85,6 @@ class ImportPage(msgspec.Struct, frozen=True):
 
     items: tuple[Import, ...]
     next_cursor: str | None  # None: this is the last page
-
-
-class Position(msgspec.Struct, frozen=True, array_like=True):
-    """The last item of a page: what a cursor holds."""
-
-    created_at: datetime
-    uuid: UUID
-
-    def cursor(self) -> str:
-        """As text for a URL."""
-        return base64.urlsafe_b64encode(msgspec.json.encode(self)).decode().rstrip("=")
-
-    @classmethod
-    def of(cls, cursor: str) -> Position:
-        """Raises Problem 422 when `cursor` is not one of ours."""
-        try:
-            return msgspec.json.decode(base64.urlsafe_b64decode(f"{cursor}=="), type=cls)
-        except (ValueError, msgspec.MsgspecError) as error:
-            raise refused("cursor", "This is no cursor of this list. Leave it out to begin at the newest.") from error
 
 
 def start(

@@ -1,13 +1,14 @@
 """exports_api: what a client of the API meets."""
 
 import uuid
+from urllib.parse import urlsplit
 
 import pytest
 
 from shared.exporting.requests import CreateExport
 from shared.exporting.sources import SOURCES
 from shared.messages import ExportHistory, ExportRequest
-from tests.exports_world import csv_rows
+from tests.exports_world import Proxy, csv_rows
 
 FIELDS = {
     "uuid", "name", "created_at", "updated_at", "deleted_at", "status", "webshop_uuid", "user_uuid", "source",
@@ -368,3 +369,24 @@ def test_what_is_offered_can_be_asked_for(exports):
         sorts = [{"column": column["key"]} for column in source["columns"] if column["sortable"]]
         asked = exports.ask(source=key, file_type=source["file_types"][0], columns=columns, sorts=sorts)
         assert asked.status_code == 201, asked.json
+
+
+def test_a_request_within_a_request_without_end_is_refused(exports):
+    """A filter in a filter, ten thousand deep: a client's fault, and no fault of ours."""
+    body = b'{"source":"suppliers","file_type":"CSV","file_name":"x","filters":[' + b'{"any":[' * 10_000
+
+    answer = exports.call("POST", "", data=body)
+
+    assert 400 <= answer.status_code < 500
+    assert answer.content_type == "application/problem+json"
+
+
+def test_a_database_that_is_not_there_is_unavailable(exports, fresh_databases):
+    """503 before an export begins: try again in a moment."""
+    proxy = Proxy(urlsplit(fresh_databases.product_url).netloc.rpartition("@")[2])
+    exports.through(proxy, "product", fresh_databases.product_url)
+    proxy.close()
+
+    answer = exports.ask()
+
+    assert (answer.status_code, answer.content_type) == (503, "application/problem+json")
