@@ -37,6 +37,9 @@ def write(rows: Rows, sink: BinaryIO, progress: Progress) -> int:
         progress.add(len(lines))
 
     printed = [cell(column) for column in selection.columns]
+    if len(printed) == 1:
+        # A line without anything in it is no row to most readers: here an empty cell is written as two quotes.
+        printed = [func.coalesce(cast(printed[0], Text), "")]
     rows.copy(printed, f"format csv, delimiter '{selection.delimiter}'", receive)
     return progress.rows
 
@@ -74,5 +77,7 @@ def harmless(value: ColumnElement[Any], is_code: bool) -> ColumnElement[Any]:
         holds_e = or_(func.strpos(value, "e") > 0, func.strpos(value, "E") > 0)
         suspect = or_(suspect, first.between(ord("0"), ord("9")) & holds_e)
         pattern += f"|{E_NOTATION}"
-    escaped = case((value.op("~")(written(f"'^''*({pattern})$'")), written("''''").concat(value)), else_=value)
+    escaped = case(
+        (value.op("~", is_comparison=True)(written(f"'^''*({pattern})$'")), written("''''").concat(value)), else_=value
+    )
     return case((suspect, escaped), else_=value)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from fpdf import FPDF
 
-PORTRAIT, LANDSCAPE = (210.0, 297.0), (297.0, 210.0)  # A4
+PAPERS = ((210.0, 297.0), (297.0, 210.0), (420.0, 297.0), (594.0, 420.0))  # A4 upright; A4, A3 and A2 on their side
 MARGIN = 15.0
 BLEED = 2.0  # of a shade, beyond the texts on it
 BODY, TITLE, HEADLINE, SMALL = 8.5, 20.0, 11.0, 7.0  # sizes of letters, in points

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from shared.exporting.source import CODE, DECIMAL, INTEGER, TEXT, Column
 from shared.exporting.writers import fonts
-from shared.exporting.writers.paper import BODY, LANDSCAPE, MARGIN, MM_A_POINT, PORTRAIT, Paper, Words
+from shared.exporting.writers.paper import BODY, MARGIN, MM_A_POINT, PAPERS, Paper, Words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,13 +46,14 @@ class Table:
         """Finds paper and widths for these texts.
 
         Texts give way to numbers and codes, which nobody wants to read in two lines; where they cannot any more, the
-        paper is turned. Room to spare goes to texts.
+        paper is turned, then larger. Room to spare goes to texts.
         """
         wanted = [wanted_width(column, [row[at] for row in texts]) for at, column in enumerate(columns)]
         is_text = [column.type is TEXT for column in columns]
         least = [min(width, NARROWEST_TEXT) if gives else width for width, gives in zip(wanted, is_text, strict=True)]
         gutters = GUTTER * (len(columns) - 1)
-        page = PORTRAIT if sum(least) + gutters <= PORTRAIT[0] - 2 * MARGIN else LANDSCAPE
+        enough = sum(least) + gutters + 2 * MARGIN
+        page = next((paper for paper in PAPERS if enough <= paper[0]), PAPERS[-1])
         room = page[0] - 2 * MARGIN - gutters
         if room < sum(least):
             widths = [width * room / sum(least) for width in least]

@@ -68,7 +68,8 @@ ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\\": "&#92;", "\t": "&#9;",
 def write(rows: Rows, sink: BinaryIO, progress: Progress) -> int:
     """Writes the file to `sink` and returns the number of rows."""
     columns = rows.selection.columns
-    with ZipFile(cast_type("BinaryIO", InOrder(sink)), "w", ZIP_DEFLATED, compresslevel=COMPRESSION_LEVEL) as archive:
+    out = Stream(sink)
+    with ZipFile(cast_type("BinaryIO", out), "w", ZIP_DEFLATED, compresslevel=COMPRESSION_LEVEL) as archive:
         sheets = Sheets(archive, rows.selection.source.heading, columns)
 
         def receive(lines: list[bytes]) -> None:
@@ -78,20 +79,30 @@ def write(rows: Rows, sink: BinaryIO, progress: Progress) -> int:
         styles = sheets.skeleton.styles
         cells = [cell(column, style) for column, style in zip(columns, styles, strict=True)]
         row = func.concat(written("'<row>'"), *cells, written("'</row>'"))
-        rows.copy([row], "format text", receive)
-        sheets.finish()
+        try:
+            rows.copy([row], "format text", receive)
+            sheets.finish()
+        except BaseException:
+            out.is_abandoned = True
+            sheets.part.close()
+            raise
     return progress.rows
 
 
-class InOrder:
-    """A sink that is written from its start to its end: an archive would go back to a file's head where it can."""
+class Stream:
+    """A sink that is written from its start to its end: an archive would go back to a file's head where it can.
+
+    Abandoned, it takes what the archive still writes when it is closed, and lets it go: whoever looks at the sink after
+    a failure shall not find an archive that seems whole, and the failure shall be the one that is raised.
+    """
 
     def __init__(self, sink: BinaryIO) -> None:
+        self.is_abandoned = False
         self._sink = sink
 
     def write(self, data: bytes, /) -> int:
         """Writes on."""
-        return self._sink.write(data)
+        return len(data) if self.is_abandoned else self._sink.write(data)
 
     def flush(self) -> None:
         """Nothing to do: what the sink holds back is its own affair."""
@@ -213,7 +224,7 @@ def inline(value: ColumnElement[Any], style: int, attributes: str = "") -> Colum
 
 def text_cell(value: ColumnElement[Any], style: int) -> ColumnElement[Any]:
     """A text, to the letter where XML can hold it; never a formula."""
-    special = value.op("~")(SPECIAL)
+    special = value.op("~", is_comparison=True)(SPECIAL)
     too_long = func.octet_length(value) > MAX_TEXT_UNITS
     escaped = inline(markup(shortened(value)), style, ' xml:space="preserve"')
     return case((special | too_long, escaped), else_=inline(value, style))
