@@ -7,6 +7,9 @@ from shared import logs
 
 logs.configure(dict(os.environ))
 
+from functions.buy_order_email import buy_order_email  # noqa: E402
+from functions.buy_orders_api import buy_orders_api  # noqa: E402
+from functions.email_events import email_events  # noqa: E402
 from functions.export_download import export_download  # noqa: E402
 from functions.export_history import export_history  # noqa: E402
 from functions.export_render import export_render  # noqa: E402
@@ -23,6 +26,9 @@ from functions.sweep import sweep  # noqa: E402
 gc.freeze()  # what is imported stays: walking it at each collection doubled the time that validating a file takes
 
 __all__ = [
+    "buy_order_email",
+    "buy_orders_api",
+    "email_events",
     "export_download",
     "export_history",
     "export_render",

@@ -7,6 +7,8 @@ that fails does not keep the others from their work.
 import logging
 
 from shared import clients
+from shared.buy_orders import sends
+from shared.buy_orders import sweeping as sends_sweeping
 from shared.delivery import scheduled_function
 from shared.exporting import jobs
 from shared.exporting import sweeping as exports_sweeping
@@ -65,6 +67,22 @@ def tidy_exports() -> None:
     exports_sweeping.tidy(clients.service_database(), clients.storage())
 
 
+def wake_sends() -> None:
+    """Mails of buy orders that nobody works on; those that were tried often enough are ended."""
+    clients.kafka().send(*sends_sweeping.unfinished(clients.service_database()))
+
+
+def expire_sends() -> None:
+    """Mails whose files are kept no longer."""
+    with clients.service_database().begin() as service:
+        sends.expire(service, settings().export_retention_days)
+
+
+def tidy_sends() -> None:
+    """Files that no mail needs."""
+    sends_sweeping.tidy(clients.service_database(), clients.storage())
+
+
 PARTS = (
     wake_imports,
     send_lost_uploads,
@@ -74,6 +92,9 @@ PARTS = (
     expire_exports,
     send_late_history,
     tidy_exports,
+    wake_sends,
+    expire_sends,
+    tidy_sends,
 )
 
 

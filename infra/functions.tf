@@ -43,7 +43,7 @@ locals {
       timeout_seconds = 60
       threads         = 4
       max_instances   = 5
-      databases       = ["service"]
+      databases       = ["service", "product"] # the latter for access, as every http function
       secrets         = ["SENDGRID_WEBHOOK_PUBLIC_KEY"]
     }
     export_download = {

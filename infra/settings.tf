@@ -25,6 +25,10 @@ locals {
         KAFKA_BOOTSTRAP_SERVERS = var.kafka_bootstrap_servers
         KAFKA_USERNAME          = var.kafka_username
       } : {},
+      contains(entry.secrets, "SENDGRID_API_KEY") ? {
+        SENDGRID_HOST     = var.sendgrid_host
+        MAIL_FROM_ADDRESS = var.mail_from_address
+      } : {},
       entry.kind == "http" ? {
         TOKEN_ISSUER   = var.tokens.issuer
         TOKEN_AUDIENCE = var.tokens.audience

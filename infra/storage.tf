@@ -4,12 +4,13 @@ locals {
   import_retention_days       = 30
 
   days_kept = {
-    "imports/" = local.import_retention_days + local.days_that_sweep_may_be_late
-    "exports/" = var.export_retention_days + local.days_that_sweep_may_be_late
+    "imports/"    = local.import_retention_days + local.days_that_sweep_may_be_late
+    "exports/"    = var.export_retention_days + local.days_that_sweep_may_be_late
+    "buy-orders/" = var.export_retention_days + local.days_that_sweep_may_be_late
   }
 }
 
-# Files of imports and exports.
+# Files of imports, exports and mails.
 resource "google_storage_bucket" "files" {
   name                        = "${var.project_id}-imports-and-exports"
   location                    = var.region

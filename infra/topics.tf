@@ -1,6 +1,7 @@
 # The topics of shared/messages.py. In Kafka they are made with the cluster; the bridge carries them over by their names.
 locals {
   topics = toset([
+    "webshop.buy-order.email",
     "webshop.export.history",
     "webshop.export.request",
     "webshop.product.import.trigger",

@@ -42,6 +42,11 @@ variable "kafka_username" {
   type        = string
 }
 
+variable "mail_from_address" {
+  description = "Sender of every mail; SendGrid must know it as verified. Answers go to the webshop."
+  type        = string
+}
+
 variable "network" {
   description = "VPC network in which the Kafka brokers are reached."
   type        = string
@@ -60,6 +65,12 @@ variable "project_id" {
 variable "region" {
   description = "Region of everything that has one. The bucket is there too: Storage events stay in their region."
   type        = string
+}
+
+variable "sendgrid_host" {
+  description = "Base URL of the mail service; https://api.eu.sendgrid.com for an account in the EU. The secrets sendgrid-api-key and sendgrid-webhook-public-key belong to that account, whose event webhook posts to the path /email-events."
+  type        = string
+  default     = "https://api.sendgrid.com"
 }
 
 variable "source_archive" {

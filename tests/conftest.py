@@ -21,6 +21,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
 from infra.local import seeding, storage_server
+from tests.buy_orders_world import BuyOrdersWorld
 from tests.exports_world import ExportsWorld
 from tests.world import World
 
@@ -193,5 +194,13 @@ def bucket_name(storage_host: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def exports(fresh_databases: Databases, bucket_name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ExportsWorld]:
     """All functions over databases and a bucket of this test's own, with the API of exports."""
     made = ExportsWorld(fresh_databases, bucket_name, monkeypatch)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def buying(fresh_databases: Databases, bucket_name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[BuyOrdersWorld]:
+    """All functions over databases and a bucket of this test's own, with buy orders and a mail service."""
+    made = BuyOrdersWorld(fresh_databases, bucket_name, monkeypatch)
     yield made
     made.close()

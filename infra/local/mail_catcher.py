@@ -206,8 +206,8 @@ def errors_in_addresses(request: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if any(mark in person.get("name", "") for mark in "\r\n,;"):
             yield "The name may not contain a comma, a semicolon or a line break.", "personalizations.0.to.0.name"
         seen.add(address.lower())
-    for name in ("from", "reply_to"):
-        if "@" not in request.get(name, {}).get("email", ""):
+    for name, person in (("from", request.get("from", {})), ("reply_to", request.get("reply_to"))):
+        if person is not None and "@" not in person.get("email", ""):
             yield "The email must be a string and a valid address.", f"{name}.email"
     if any(mark in request.get("subject", "") for mark in "\r\n"):
         yield "The subject may not contain a line break.", "subject"

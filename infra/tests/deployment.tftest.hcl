@@ -20,6 +20,7 @@ variables {
   frontend_origins        = ["https://app.example.com"]
   kafka_bootstrap_servers = "bootstrap.kafka.europe-west4.managedkafka.shop.cloud.goog:9092"
   kafka_username          = "kafka@shop.iam.gserviceaccount.com"
+  mail_from_address       = "orders@shop.example"
   network                 = "main"
   notification_channels   = ["projects/shop/notificationChannels/1"]
   project_id              = "shop"

@@ -34,7 +34,7 @@ def test_a_token_is_checked_with_the_published_keys(tmp_path: Path) -> None:
 
 def test_a_mail_becomes_a_file_with_its_attachments(tmp_path: Path) -> None:
     """What SendGrid's own client sends can be opened with a mail program."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(mail_catcher.Handler, tmp_path))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(mail_catcher.Handler, mail_catcher.Post(tmp_path)))
     mail = Mail(("a@shop.example", "Ann"), "b@supplier.example", "Bestellung für Müller", "Hi")
     data = base64.b64encode(b"%PDF-").decode()
     mail.attachment = Attachment(data, "Bestellung für Müller.pdf", "application/pdf")

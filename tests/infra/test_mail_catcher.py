@@ -1,0 +1,126 @@
+"""The local mail service: it refuses what SendGrid refuses, and tells by signed events what became of a mail."""
+
+from __future__ import annotations
+
+import copy
+import json
+import urllib.error
+import urllib.request
+from functools import partial
+from http.server import ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sendgrid.helpers.eventwebhook import EventWebhook
+
+from infra.local import mail_catcher
+from tests.infra.conftest import Receiver, serving
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOD: dict[str, Any] = {
+    "personalizations": [{"to": [{"email": "a@b.example", "name": "Ann"}], "cc": [{"email": "bounce@b.example"}]}],
+    "from": {"email": "shop@shop.example"},
+    "reply_to": {"email": "shop@shop.example"},
+    "subject": "Order",
+    "content": [{"type": "text/plain", "value": "text"}, {"type": "text/html", "value": "<p>html</p>"}],
+    "attachments": [{"content": "YQ==", "type": "text/csv", "filename": "a.csv"}],
+    "custom_args": {"send_uuid": "1"},
+}
+
+
+def post(folder: Path, body: bytes, webhook: mail_catcher.Webhook | None = None, **headers: str) -> tuple[int, bytes]:
+    """Posts a mail to a catcher of its own; status and body of the answer."""
+    catcher = mail_catcher.Post(folder, webhook)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(mail_catcher.Handler, catcher))
+    given = {"Authorization": f"Bearer {mail_catcher.API_KEY}", "Content-Type": "application/json", **headers}
+    request = urllib.request.Request(f"http://127.0.0.1:{server.server_port}/v3/mail/send", body, given)
+    with serving(server):
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        (("personalizations",), [], "personalizations.0.to"),
+        (("personalizations", 0, "to"), [], "personalizations.0.to"),
+        (("personalizations", 0, "to", 0, "email"), "nobody", "personalizations.0.to.0.email"),
+        (("personalizations", 0, "to", 0, "email"), "a@b.example\r\nBcc: c@d.example", "personalizations.0.to.0.email"),
+        (("personalizations", 0, "to", 0, "name"), "Ann, Ltd", "personalizations.0.to.0.name"),
+        (("personalizations", 0, "cc", 0, "email"), "A@B.example", "personalizations.0"),
+        (("from", "email"), "nobody", "from.email"),
+        (("subject",), "", "subject"),
+        (("subject",), "a\r\nb", "subject"),
+        (("content",), [], "content.0.value"),
+        (("content", 0, "value"), "", "content.0.value"),
+        (("attachments", 0, "content"), "", "attachments.0.content"),
+        (("attachments", 0, "content"), "not base64!", "attachments.0.content"),
+        (("attachments", 0, "type"), "text/csv; charset=utf-8", "attachments.0.type"),
+        (("attachments", 0, "filename"), "", "attachments.0.filename"),
+    ],
+)
+def test_what_sendgrid_refuses_is_refused(tmp_path: Path, path: tuple[Any, ...], value: Any, field: str) -> None:
+    """400 with the errors in SendGrid's form, and no mail."""
+    wrong = copy.deepcopy(GOOD)
+    *way, last = path
+    member = wrong
+    for step in way:
+        member = member[step]
+    member[last] = value
+
+    status, body = post(tmp_path, json.dumps(wrong).encode())
+
+    assert status == 400
+    assert field in [error["field"] for error in json.loads(body)["errors"]]
+    assert list(tmp_path.glob("*.eml")) == []
+
+
+def test_requests_that_are_none_are_refused(tmp_path: Path) -> None:
+    """Broken JSON, another type, no key."""
+    good = json.dumps(GOOD).encode()
+
+    assert post(tmp_path, b"{")[0] == 400
+    assert post(tmp_path, b"[]")[0] == 400
+    assert post(tmp_path, good, **{"Content-Type": "text/plain"})[0] == 415
+    assert post(tmp_path, good, Authorization="Bearer other")[0] == 401
+    assert post(tmp_path, good) == (202, b"")
+
+
+def test_faults_are_used_up_one_a_mail(tmp_path: Path) -> None:
+    """Switched on by a file beside the mails; after the last one all is well again."""
+    (tmp_path / mail_catcher.FAULTS_FILE).write_text('[{"status": 429}, {"status": 500, "taken": true}]')
+    good = json.dumps(GOOD).encode()
+
+    assert [post(tmp_path, good)[0] for _ in range(3)] == [429, 500, 202]
+    assert len(list(tmp_path.glob("*.eml"))) == 2
+
+
+def test_events_are_signed_and_told_until_they_are_taken(tmp_path: Path, receiver: Receiver) -> None:
+    """SendGrid's own verifier takes them; what an address begins with decides what becomes of the mail there."""
+    receiver.statuses = [503, 401]
+    webhook = mail_catcher.Webhook(f"{receiver.url}email-events", mail_catcher.signing_key(tmp_path))
+
+    assert post(tmp_path, json.dumps(GOOD).encode(), webhook)[0] == 202
+
+    requests = receiver.wait(3)
+    verifier = EventWebhook(mail_catcher.public_key(tmp_path))
+    for request in requests:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        signature = headers["x-twilio-email-event-webhook-signature"]
+        timestamp = headers["x-twilio-email-event-webhook-timestamp"]
+        assert verifier.verify_signature(request.body.decode(), signature, timestamp)
+    told = requests[-1].json
+    assert [(event["email"], event["event"]) for event in told] == [
+        ("a@b.example", "processed"),
+        ("a@b.example", "delivered"),
+        ("bounce@b.example", "processed"),
+        ("bounce@b.example", "bounce"),
+    ]
+    assert {event["send_uuid"] for event in told} == {"1"}
+    assert len({event["sg_event_id"] for event in told}) == 4
+    assert told == requests[0].json
