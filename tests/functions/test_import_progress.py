@@ -72,3 +72,13 @@ def test_a_result_extends_the_lease(world, started):
     world.sweep()
 
     assert not world.broker.take(ImportTrigger)
+
+
+def test_a_result_does_not_extend_the_lease_of_a_sender_that_failed(world, started):
+    """Batches are still to be sent: whoever sends them next is not kept waiting by results of the others."""
+    world.change("service", "update imports set processing_step = 'PUBLISH'")
+    world.let_time_pass()
+    world.deliver(result(world, started, 2))
+    world.sweep()
+
+    assert len(world.broker.take(ImportTrigger)) == 1
