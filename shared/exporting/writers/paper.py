@@ -101,12 +101,16 @@ class Paper:
 
     def finished(self) -> bytes:
         """The file."""
-        return bytes(self._pdf.output())
+        from shared.exporting.writers.cid_codes import Producer
+
+        return bytes(self._pdf.output(output_producer_class=Producer))
 
     def _set_latin(self, words: Words) -> None:
         self._pdf.set_font("latin", "B" if words.bold else "", words.size)
 
     def _set_cjk(self, words: Words) -> None:
         if "cjk" not in self._pdf.fonts:  # loaded at its first letter: it is large
-            self._pdf.add_font("cjk", "", fonts.noto_sans_cjk_file())
+            from shared.exporting.writers.cid_codes import CidFont
+
+            self._pdf.fonts["cjk"] = CidFont(self._pdf, fonts.noto_sans_cjk_file(), "cjk")
         self._pdf.set_font("cjk", "", words.size)
