@@ -105,7 +105,7 @@ class Mailing:
         Raises Problem 404 for an order that the webshop does not have, 422 for one that cannot be mailed.
         """
         message = BuyOrderEmail(webshop_uuid, uuid4(), buy_order_uuid, user_uuid, **msgspec.structs.asdict(wanted))
-        if checked_key(key) is not None and (found := self.found_by_key(message, key)):
+        if found := self.found_by_key(message, checked_key(key)):
             return found
         letter.check(wanted.message, wanted.language)
         with self.product.connect() as product:
@@ -120,6 +120,8 @@ class Mailing:
 
     def found_by_key(self, wanted: BuyOrderEmail, key: str | None) -> RequestedSend | None:
         """The send that was asked for with that key. Raises Problem 422 when it is not the one `wanted`."""
+        if key is None:
+            return None
         table = buy_order_sends.c
         same_key = (
             table.webshop_uuid == wanted.webshop_uuid,

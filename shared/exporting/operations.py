@@ -21,9 +21,10 @@ from shared.exporting.requests import CreateExport, checked
 from shared.exporting.states import Status
 from shared.exporting.sweeping import remove_all_but
 from shared.file_names import safe_file_name_of_type
+from shared.idempotency import checked_key, key_reused
 from shared.messages import ExportHistory, ExportRequest
 from shared.paging import MAX_PAGE, Position
-from shared.problems import Problem, not_found, refused
+from shared.problems import Problem, not_found
 from shared.tables.service import export_history, exports
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from shared.clients.bucket import Storage
 
 log = logging.getLogger(__name__)
-
-MAX_KEY_LENGTH = 255  # characters of an idempotency key; a uuid has 36
 
 
 class Export(msgspec.Struct, frozen=True):
@@ -158,8 +157,7 @@ class Exporting:
         with self.service.connect() as service:
             row = service.execute(select(exports).where(*same_key)).mappings().one()
         if msgspec.json.decode(row["request"], type=CreateExport) != wanted:
-            sentence = "This key was used for another export already. Send a new key with a new request."
-            raise Problem(422, "idempotency-key-reused", sentence, at="Idempotency-Key")
+            raise key_reused("export")
         return view(row)
 
 
@@ -219,8 +217,6 @@ def gone() -> Problem:
 def new_export(webshop_uuid: UUID, user_uuid: UUID, wanted: CreateExport, idempotency_key: str | None) -> NewExport:
     """The export to add. Raises Problem 422 that names what is not allowed."""
     file_type = checked(wanted).file_type
-    if idempotency_key is not None and not 1 <= len(idempotency_key) <= MAX_KEY_LENGTH:
-        raise refused("Idempotency-Key", f"The key must have 1 to {MAX_KEY_LENGTH} characters: a uuid is a good one.")
     return NewExport(
         uuid=uuid4(),
         webshop_uuid=webshop_uuid,
@@ -229,7 +225,7 @@ def new_export(webshop_uuid: UUID, user_uuid: UUID, wanted: CreateExport, idempo
         source=wanted.source,
         file_type=file_type,
         request=msgspec.json.encode(wanted).decode(),
-        idempotency_key=idempotency_key,
+        idempotency_key=checked_key(idempotency_key),
     )
 
 
