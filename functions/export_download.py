@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from shared import clients
-from shared.errors import ObjectGone
+from shared.errors import ObjectGone, Unavailable
 from shared.exporting import operations
 from shared.exporting.operations import File
 from shared.exporting.rendering import content_type
@@ -15,15 +15,13 @@ from shared.settings import settings
 
 def download_export(webshop_uuid: UUID, export_uuid: UUID) -> Answer:
     """The file of a completed export."""
-    from shared.clients.bucket import StorageUnavailable
-
     with clients.service_database().connect() as service:
         file = operations.file_of(service, webshop_uuid, export_uuid)
     try:
         return redirected(file) if settings().signed_urls else streamed(file)
     except ObjectGone as error:
         raise operations.gone() from error
-    except StorageUnavailable as error:
+    except Unavailable as error:
         sentence = "The file is there, but the storage does not answer. Try again in a moment."
         raise Problem(503, "unavailable", sentence, headers={"Retry-After": "5"}) from error
 

@@ -2,16 +2,20 @@
 
 import csv
 import io
+import logging
 from uuid import UUID
 
 from werkzeug.datastructures import Headers
 
 from shared import clients
 from shared.columns import COLUMNS
+from shared.errors import Unavailable
 from shared.file_names import content_disposition
 from shared.http_api import Answer, Route, http_function
 from shared.imports import error_report, operations
 from shared.imports.operations import Import, ImportPage, ImportQuery, StartedImport, StartImport
+
+log = logging.getLogger(__name__)
 
 CSV = "text/csv; charset=utf-8"
 
@@ -39,7 +43,10 @@ def find_import(webshop_uuid: UUID, import_uuid: UUID) -> Import:
 def retry_import(webshop_uuid: UUID, user_uuid: UUID, import_uuid: UUID) -> Import:
     """Runs an import that failed, or has refused rows, once more from its file."""
     trigger = operations.retry(clients.service_database(), webshop_uuid, user_uuid, import_uuid)
-    clients.kafka().send(trigger)
+    try:
+        clients.kafka().send(trigger)
+    except Unavailable:
+        log.warning("The trigger of import %s was not sent; sweep sends it", import_uuid, exc_info=True)
     return find_import(webshop_uuid, import_uuid)
 
 

@@ -32,7 +32,7 @@ def wake_imports() -> None:
 
 def mirror_what_was_missed() -> None:
     """Outcomes whose mirror message was lost."""
-    with clients.product_database().connect() as product:
+    with clients.product_database().begin() as product:
         updated = sweeping.unmirrored_outcomes(product)
     clients.kafka().send(*updated)
 

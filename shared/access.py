@@ -10,6 +10,7 @@ import jwt
 from sqlalchemy import Engine, exists, select
 
 from shared import clients
+from shared.errors import Unavailable
 from shared.problems import Problem
 from shared.settings import settings
 from shared.tables.product import webshop_features, webshop_users
@@ -61,8 +62,8 @@ def user_of(authorization: str) -> UUID:
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise unauthorized("Send a bearer token in the Authorization header.")
+    key = signing_key(token)
     try:
-        key = keys(settings().token_jwks_url).get_signing_key_from_jwt(token)
         claims = jwt.decode(
             token,
             key,
@@ -73,9 +74,23 @@ def user_of(authorization: str) -> UUID:
             options={"require": ["exp", "iss", "aud", "sub"]},
         )
         return UUID(claims["sub"])
-    except jwt.PyJWKClientConnectionError:
-        raise
     except (jwt.PyJWTError, ValueError) as error:
+        raise unauthorized(f"The bearer token is not accepted: {error}.", 'error="invalid_token"') from error
+
+
+def signing_key(token: str) -> jwt.PyJWK:
+    """The issuer's key that the token says it is signed with.
+
+    Raises Problem 401 when the issuer has no such key, Unavailable when the issuer does not answer, ValueError when it
+    is not set.
+    """
+    if not (url := settings().token_jwks_url):
+        raise ValueError("Set TOKEN_JWKS_URL, TOKEN_ISSUER and TOKEN_AUDIENCE.")
+    try:
+        return keys(url).get_signing_key_from_jwt(token)
+    except jwt.PyJWKClientConnectionError as error:
+        raise Unavailable(f"The issuer's keys cannot be read: {error}") from error
+    except jwt.PyJWTError as error:
         raise unauthorized(f"The bearer token is not accepted: {error}.", 'error="invalid_token"') from error
 
 

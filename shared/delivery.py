@@ -58,7 +58,6 @@ class PubSubEvent(msgspec.Struct, frozen=True):
 class FinalizedObject(msgspec.Struct, frozen=True, rename="camel"):
     """The data of a Cloud Storage event: the object's resource, as far as it is used."""
 
-    bucket: str
     name: str
     generation: int
     size: int = 0  # bytes
@@ -157,7 +156,7 @@ def deliver(step: Callable[[], None], letter: Letter) -> None:
             log.info("Nothing to do: %s", late)
         except PermanentError as error:
             log.error("Given up: %s", error)
-            reason = {"topic": letter.topic, "reason": str(error)[:1000]}  # an attribute holds 1024 bytes
+            reason = {"topic": letter.topic, "reason": str(error).encode()[:1000].decode(errors="ignore")}  # of 1024
             clients.pubsub().publish([Letter(DEAD_LETTERS, letter.data, {**attributes, **reason})])
         except Exception:
             log.exception("Failed; it will be delivered again")

@@ -12,5 +12,9 @@ class Fenced(Exception):
     """This delivery comes too late to matter: the run was closed, superseded or is somebody else's. Nothing to do."""
 
 
+class Unavailable(Exception):
+    """A system that we depend on refuses or does not answer; it may by and by. An API answers 503."""
+
+
 class ObjectGone(PermanentError):
     """An object, or the generation of it that was asked for, is not in the bucket any more."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import typing
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -26,10 +27,12 @@ from werkzeug.routing import Map, RequestRedirect, Rule
 from shared import access, logs
 from shared.clients.databases import does_not_answer
 from shared.delivery import Function, Trigger
+from shared.errors import Unavailable
 from shared.problems import Problem, not_found
 
 log = logging.getLogger(__name__)
 
+FIELD_IN_SENTENCE = re.compile(r"(?:missing required|unknown) field `([^`]+)`")
 MAX_BODY_BYTES = 1_000_000  # a request with thousands of filters is a tenth of it
 
 
@@ -82,21 +85,18 @@ def answered(paths: Map, request: flask.Request) -> flask.Response:
         return performed(paths, request)
     except Problem as problem:
         return problem_response(problem)
-    except (exc.DBAPIError, exc.TimeoutError) as error:
+    except Exception as error:
         reference = str(uuid.uuid4())
-        log.exception("The database did not do it, reference %s", reference)
-        if isinstance(error, exc.DBAPIError) and not does_not_answer(error):
-            return problem_response(unexpected(reference))
+        log.exception("The request failed, reference %s", reference)
+        return problem_response(failure(error, reference))
+
+
+def failure(error: Exception, reference: str) -> Problem:
+    """503 where a system that we depend on is away, 500 where the fault is ours; the reference stands in the log."""
+    away = isinstance(error, (Unavailable, exc.TimeoutError))
+    if away or (isinstance(error, exc.DBAPIError) and does_not_answer(error)):
         detail = f"A system that we depend on does not answer. Try again in a moment. Reference: {reference}"
-        return problem_response(Problem(503, "unavailable", detail, headers={"Retry-After": "5"}))
-    except Exception:
-        reference = str(uuid.uuid4())
-        log.exception("Unexpected, reference %s", reference)
-        return problem_response(unexpected(reference))
-
-
-def unexpected(reference: str) -> Problem:
-    """A fault of ours; the reference stands in the log."""
+        return Problem(503, "unavailable", detail, headers={"Retry-After": "5"})
     return Problem(500, "unexpected", f"Something went wrong on our side. Tell us this reference: {reference}")
 
 
@@ -158,7 +158,9 @@ def converted(convert: Callable[[], Any]) -> Any:
         return convert()
     except msgspec.ValidationError as error:
         sentence, _, path = str(error).partition(" - at `$")
-        raise Problem(422, "refused-input", f"{sentence}.", at=path.rstrip("`").lstrip(".")) from error
+        named = FIELD_IN_SENTENCE.search(sentence)  # a field that is missing or unknown has no path yet
+        at = ".".join(part for part in (path.rstrip("`").lstrip("."), named[1] if named else "") if part)
+        raise Problem(422, "refused-input", f"{sentence}.", at=at) from error
     except RecursionError as error:
         raise Problem(422, "refused-input", "The body is nested too deeply.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
@@ -27,6 +27,7 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
     def of(cls, cursor: str) -> Position:
         """Raises Problem 422 when `cursor` is not one of ours."""
         try:
-            return msgspec.json.decode(base64.urlsafe_b64decode(f"{cursor}=="), type=cls)
-        except (ValueError, msgspec.MsgspecError) as error:
+            last = msgspec.json.decode(base64.urlsafe_b64decode(f"{cursor}=="), type=cls)
+            return cls(last.created_at.astimezone(UTC), last.uuid)
+        except (ValueError, OverflowError, msgspec.MsgspecError) as error:
             raise refused("cursor", "This is no cursor of this list. Leave it out to begin at the newest.") from error

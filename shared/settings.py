@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ class DatabaseSettings:
     instance: str = ""  # Cloud SQL connection name, project:region:instance
     name: str = ""
     user: str = ""
-    password: str = ""  # empty: IAM database login
+    password: str = field(default="", repr=False)  # empty: IAM database login
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Settings:
     legacy_database: DatabaseSettings
     kafka_bootstrap_servers: str  # host:port, comma-separated
     kafka_username: str  # empty: no SASL (a broker on a private network or this machine)
-    kafka_password: str
+    kafka_password: str = field(repr=False)
     token_issuer: str  # `iss` of the bearer tokens
     token_audience: str  # `aud` of the bearer tokens
     token_jwks_url: str  # the issuer's public keys
@@ -41,7 +41,7 @@ class Settings:
     signed_urls: bool  # False: downloads are streamed by the function (where nothing can sign)
     export_retention_days: int  # an export's file, and a mailed one, is kept for so long
     sendgrid_host: str  # base URL of the mail service
-    sendgrid_api_key: str
+    sendgrid_api_key: str = field(repr=False)
     sendgrid_webhook_public_key: str  # that its event webhook is signed for, as SendGrid shows it: base64 of the DER
     mail_from_address: str  # sender of every mail; SendGrid must know it as verified
     threads: int  # requests served at once by one process; sizes the connection pools

@@ -291,7 +291,7 @@ class World:
             "service",
             "update imports set wake_at = wake_at - interval '10 min', lease_until = lease_until - interval '10 min'",
         )
-        self.change("product", "update import_outcomes set applied_at = applied_at - interval '10 min'")
+        self.change("product", "update import_outcomes set mirror_due_at = mirror_due_at - interval '10 min'")
 
     def retry(self, import_uuid: uuid.UUID) -> None:
         """The merchant retries an import; its trigger waits then."""

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from shared.clients.broker import Kafka
+    from shared.clients.bucket import Storage
     from shared.clients.mailer import Mailer
     from shared.clients.publisher import PubSub
-    from shared.clients.bucket import Storage
 
 
 @cache

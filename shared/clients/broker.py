@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from shared import logs
+from shared.errors import Unavailable
 from shared.messages import Letter, Message
 from shared.settings import Settings
 
@@ -25,10 +26,14 @@ DELIVERY_TIMEOUT_MS = 30_000
 SESSION_TIMEOUT_MS = 6_000
 RECORDS_AT_ONCE = 200  # 6 MB of full batches at the most, one publish
 
+# Of a Pub/Sub message.
+MAX_ATTRIBUTE_NAME_BYTES = 256
+MAX_ATTRIBUTE_BYTES = 1024
+
 log = logging.getLogger(__name__)
 
 
-class NotSent(Exception):
+class NotSent(Unavailable):
     """The broker did not take a message in time. Some of those sent with it may have arrived: send all again."""
 
 
@@ -153,7 +158,7 @@ def letter(record: Delivery) -> Letter:
 
     https://cloud.google.com/pubsub/docs/connect_kafka#convert_to_pubsub_messages
     """
-    headers = {str(header[0]): text_of(header[1]) for header in record.headers() or ()}
+    headers = {str(header[0]): text_of(header[1]) for header in record.headers() or () if fits(*header)}
     position = {
         "key": text_of(record.key()),
         "kafka.topic": record.topic() or "",
@@ -162,6 +167,15 @@ def letter(record: Delivery) -> Letter:
         "kafka.timestamp": str(record.timestamp()[1]),
     }
     return Letter(record.topic() or "", bytes_of(record.value()), {**headers, **position})
+
+
+def fits(name: str, value: str | bytes | None) -> bool:
+    """Whether Pub/Sub takes a header as an attribute. One that it does not must not keep the record from it.
+
+    https://cloud.google.com/pubsub/quotas#resource_limits ; names that begin with goog are its own.
+    """
+    known = 0 < len(name.encode()) <= MAX_ATTRIBUTE_NAME_BYTES and not name.startswith("goog")
+    return known and len(text_of(value).encode()) <= MAX_ATTRIBUTE_BYTES
 
 
 def text_of(value: str | bytes | None) -> str:

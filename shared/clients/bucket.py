@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, BinaryIO
 
 import google.auth
-from google.api_core.exceptions import GoogleAPIError, NotFound, PreconditionFailed
+from google.api_core.exceptions import GoogleAPIError, NotFound
 from google.auth.credentials import Signing
 from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import Request
@@ -21,7 +21,7 @@ from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.fileio import BlobWriter
 from requests import RequestException
 
-from shared.errors import ObjectGone
+from shared.errors import ObjectGone, Unavailable
 from shared.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,10 +33,6 @@ CHUNK_BYTES = 8 * 1024 * 1024
 GATHER_BYTES = 1024 * 1024
 SIGNED_URL_LIFETIME = timedelta(minutes=5)  # a click follows it at once
 SIGNING_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-
-
-class StorageUnavailable(Exception):
-    """The bucket refuses or does not answer. It may by and by."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +69,16 @@ class Storage:
         """
         blob = self._bucket.blob(path)
         blob.metadata = dict(metadata)
-        return str(
-            blob.create_resumable_upload_session(
-                content_type="text/csv",
-                size=size_bytes,
-                origin=origin or None,
-                timeout=TIMEOUT_SECONDS,
-                if_generation_match=0,
+        with refusals_named():
+            return str(
+                blob.create_resumable_upload_session(
+                    content_type="text/csv",
+                    size=size_bytes,
+                    origin=origin or None,
+                    timeout=TIMEOUT_SECONDS,
+                    if_generation_match=0,
+                )
             )
-        )
 
     def read(self, path: str, generation: int) -> bytes:
         """The bytes of `path` as they were at `generation`.
@@ -90,24 +87,28 @@ class Storage:
         then was there all the while, whether or not the server heeded the precondition.
         """
         blob = self._bucket.blob(path, generation=generation)
+        gone = f"The file {path.rpartition('/')[2]} was replaced or removed after it was uploaded. Upload it again."
         try:
-            content: bytes = blob.download_as_bytes(timeout=TIMEOUT_SECONDS)
-        except (NotFound, PreconditionFailed) as error:
-            raise ObjectGone(f"The file {path} is not there any more.") from error
+            with refusals_named():
+                content: bytes = blob.download_as_bytes(timeout=TIMEOUT_SECONDS)
+        except ObjectGone as error:
+            raise ObjectGone(gone) from error
         now = self.find(path)
         if now is None or now.generation != generation:
-            raise ObjectGone(f"The file {path} was {'replaced' if now else 'removed'} while it was being read.")
+            raise ObjectGone(gone)
         return content
 
     def find(self, path: str) -> StoredObject | None:
         """The object at `path` as it is now, or None."""
-        blob = self._bucket.get_blob(path, timeout=TIMEOUT_SECONDS)
+        with refusals_named():
+            blob = self._bucket.get_blob(path, timeout=TIMEOUT_SECONDS)
         return stored(blob) if blob else None
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Every object whose path starts with `prefix`."""
-        for blob in self._bucket.client.list_blobs(self._bucket, prefix=prefix, timeout=TIMEOUT_SECONDS):
-            yield stored(blob)
+        with refusals_named():
+            for blob in self._bucket.client.list_blobs(self._bucket, prefix=prefix, timeout=TIMEOUT_SECONDS):
+                yield stored(blob)
 
     def uri(self, path: str) -> str:
         """The address of `path` among all buckets."""
@@ -118,7 +119,7 @@ class Storage:
         """A file to write the object at `path` with, once, in CHUNK_BYTES of memory.
 
         The object appears when the block ends, whole. When an exception leaves the block there is no object. Raises
-        StorageUnavailable, from a write or at the end, when the bucket refuses or does not answer.
+        Unavailable, from a write or at the end, when the bucket refuses or does not answer.
         """
         blob = self._bucket.blob(path)
         options = {"content_type": content_type, "timeout": TIMEOUT_SECONDS, "if_generation_match": 0}
@@ -136,7 +137,7 @@ class Storage:
     def download(self, path: str) -> Download:
         """Opens the object at `path` for reading in pieces of CHUNK_BYTES.
 
-        Raises ObjectGone when it is not there, StorageUnavailable when the bucket refuses or does not answer.
+        Raises ObjectGone when it is not there, Unavailable when the bucket refuses or does not answer.
         """
         with refusals_named():
             blob = self._bucket.get_blob(path, timeout=TIMEOUT_SECONDS)
@@ -149,7 +150,7 @@ class Storage:
         """A URL that downloads `path` for SIGNED_URL_LIFETIME, whoever has it, with that Content-Disposition.
 
         Signed with the service account's key where the process has one, else by Google's IAM, for which the account
-        needs to be a token creator for itself. Raises StorageUnavailable when that fails.
+        needs to be a token creator for itself. Raises Unavailable when that fails.
         """
         with refusals_named():
             return str(
@@ -178,10 +179,8 @@ class Storage:
 
     def remove(self, path: str) -> None:
         """Removes the object at `path`; it is no error when it is gone already."""
-        try:
+        with suppress(ObjectGone), refusals_named():
             self._bucket.blob(path).delete(timeout=TIMEOUT_SECONDS)
-        except NotFound:
-            return
 
 
 def abandon(upload: BlobWriter) -> None:
@@ -200,11 +199,13 @@ def abandon(upload: BlobWriter) -> None:
 
 @contextmanager
 def refusals_named() -> Iterator[None]:
-    """Raises StorageUnavailable for what the SDK raises."""
+    """Raises ObjectGone or Unavailable for what the SDK raises."""
     try:
         yield
+    except NotFound as error:
+        raise ObjectGone(f"Cloud Storage does not have it: {error}") from error
     except (GoogleAPIError, GoogleAuthError, InvalidResponse, DataCorruption, RequestException) as error:
-        raise StorageUnavailable(f"Cloud Storage did not do it: {error}") from error
+        raise Unavailable(f"Cloud Storage did not do it: {error}") from error
 
 
 def stored(blob: Any) -> StoredObject:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, make_url
+import pg8000
+from sqlalchemy import Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 
 from shared.settings import DatabaseSettings
@@ -23,12 +24,18 @@ def connect_to(prefix: str, database: DatabaseSettings, pool_size: int) -> Engin
 
     Raises ValueError naming the settings of `prefix` where neither a URL nor an instance is set.
     """
-    options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 2, "pool_pre_ping": True}
+    # Parameters stay out of error messages, and so out of the log: they are merchants' data.
+    options: dict[str, Any] = {
+        "pool_size": pool_size,
+        "max_overflow": 2,
+        "pool_pre_ping": True,
+        "hide_parameters": True,
+    }
     startup = {"statement_timeout": str(STATEMENT_TIMEOUT_SECONDS * 1000)}
     if database.url:
         url = make_url(database.url).set(drivername="postgresql+pg8000")
         arguments = {"timeout": SOCKET_TIMEOUT_SECONDS, "startup_params": startup}
-        return create_engine(url, connect_args=arguments, **options)
+        return watched(create_engine(url, connect_args=arguments, **options))
     if not database.instance:
         raise ValueError(f"Set {prefix}_DATABASE_URL, or {prefix}_DATABASE_INSTANCE with its _NAME and _USER.")
 
@@ -49,7 +56,23 @@ def connect_to(prefix: str, database: DatabaseSettings, pool_size: int) -> Engin
             **login,
         )
 
-    return create_engine("postgresql+pg8000://", creator=connection, **options)
+    return watched(create_engine("postgresql+pg8000://", creator=connection, **options))
+
+
+def watched(engine: Engine) -> Engine:
+    """Throws away a connection on which anything but the server's own answer went wrong.
+
+    A value that pg8000 cannot encode is found after half of the statement is sent: the next user of the connection
+    would get the answer to it.
+    """
+
+    @event.listens_for(engine, "handle_error")
+    def throw_away(context: ExceptionContext) -> None:
+        if not isinstance(context.original_exception, pg8000.Error):
+            context.is_disconnect = True
+            context.invalidate_pool_on_disconnect = False
+
+    return engine
 
 
 def sqlstate(error: DBAPIError) -> str:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from shared.clients.databases import constraint_name, sqlstate
 from shared.columns import BY_KEY, IDENTIFIER
 from shared.imports import gate
+from shared.imports.states import MIRROR_AGAIN_SECONDS
 from shared.messages import BatchApplied, CellError, ImportBatch, Message, ProductsUpdated, RefusedRow
 from shared.tables.product import PRIMARY_KEY_OF_OUTCOMES
 
@@ -25,8 +26,9 @@ MAXIMUM_BELOW_MINIMUM = "maximum_below_minimum"
 # Of one delivery, when others write the same products: the second sees what they wrote, or the outcome of a twin.
 ATTEMPTS = 5
 
-# PostgreSQL's classes "data exception" and "integrity constraint violation": the rows are at fault, not the server.
-REFUSED_ROW_CLASSES = ("22", "23")
+# PostgreSQL's classes "data exception", "integrity constraint violation", "with check option violation" and what a
+# trigger raises: the rows are at fault, not the server.
+REFUSED_ROW_CLASSES = ("22", "23", "44", "P0")
 
 Row = tuple[str | None, ...]
 
@@ -105,6 +107,9 @@ def update_rows(
     and it is not known why.
     """
     found = product.execute(update_statement(batch.columns), parameters(batch, row_numbers, rows)).one()
+    product.execute(
+        text("set constraints all immediate")
+    )  # a deferred one would refuse the whole transaction at its end
     if found.overtaken:
         raise Overtaken(f"{found.overtaken} products were changed by others at the same moment")
     refused = refused_rows(found.refused)
@@ -179,10 +184,12 @@ def record(product: Connection, batch: ImportBatch, outcome: Outcome) -> None:
     """Writes the outcome beside the rows it changed. What changed nothing needs no mirroring."""
     statement = text("""
         insert into import_outcomes
-            (import_uuid, run, first_row, webshop_uuid, updated, unchanged, refused, identifiers, mirrored_at)
+            (import_uuid, run, first_row, webshop_uuid, updated, unchanged, refused, identifiers,
+             mirrored_at, mirror_due_at)
         values (:import_uuid, :run, :first_row, :webshop_uuid, :updated, :unchanged,
                 cast(:refused as jsonb), cast(:identifiers as jsonb),
-                case when :updated = 0 then clock_timestamp() end)
+                case when :updated = 0 then clock_timestamp() end,
+                clock_timestamp() + make_interval(secs => :mirror_seconds))
     """)
     values = {
         "import_uuid": batch.import_uuid,
@@ -193,6 +200,7 @@ def record(product: Connection, batch: ImportBatch, outcome: Outcome) -> None:
         "unchanged": outcome.unchanged,
         "refused": msgspec.json.encode(outcome.refused).decode(),
         "identifiers": msgspec.json.encode(outcome.updated).decode(),
+        "mirror_seconds": MIRROR_AGAIN_SECONDS,
     }
     product.execute(statement, values)
 
@@ -201,8 +209,9 @@ def record(product: Connection, batch: ImportBatch, outcome: Outcome) -> None:
 def update_statement(columns: tuple[str, ...]) -> TextClause:
     """Updates what differs and breaks no rule, and says of the other rows why they were left.
 
-    The products are looked up, and so locked, in the order of the rows, which keeps two batches with the same products
-    from deadlocking. A row that was left though it differs and breaks no rule was changed by somebody else since the
+    The products are looked up, and so locked, in the order of the rows, where the server chooses the index, as it does
+    for a table that is worth one: two batches with the same products do not deadlock then. (Else one of them fails and
+    is delivered again.) A row that was left though it differs and breaks no rule was changed by somebody else since the
     statement began: `overtaken` counts those. Every name in the text comes from the column table: a column that is not
     in it raises KeyError.
     """

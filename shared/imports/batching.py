@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import msgspec
-from sqlalchemy import Connection, Engine
+from sqlalchemy import ColumnElement, Connection, Engine, func
 
 from shared.errors import PermanentError
 from shared.imports import applying, gate, leases, ledger, validation
@@ -30,6 +30,7 @@ from shared.imports.states import (
 )
 from shared.imports.validation import ImportFile, Piece, RefusedFile
 from shared.messages import ImportBatch, RefusedRow
+from shared.tables.service import imports
 
 if TYPE_CHECKING:  # at run time they come with whoever makes the clients
     from shared.clients.broker import Kafka
@@ -76,7 +77,7 @@ class Batching:
         Raises PermanentError when the import can only be ended, and Fenced when the lease was lost.
         """
         if held.claims > MAX_CLAIMS:
-            raise PermanentError(f"We gave up after {MAX_CLAIMS} attempts without progress. Retry the import.")
+            raise PermanentError(f"We gave up after {MAX_CLAIMS} attempts without progress. {retry_or_tell(held)}")
         validated = self.validate(held) if held.processing_step == Step.VALIDATE else self.read_again(held)
         if validated:
             self.publish(held, validated)
@@ -156,7 +157,11 @@ class Batching:
         leases.finish(service, held.uuid, held.run, Status.FAILED_WITH_VALIDATION_ERRORS, reason, **ended)
 
     def read_again(self, held: Claim) -> Validated:
-        """The batches of a file that an earlier claimant validated; nothing of that is done or asked again."""
+        """The batches of a file that an earlier claimant validated.
+
+        The cells are read anew; which rows are refused stands as it was committed, and the product database is not
+        asked again.
+        """
         file = validation.open_file(self.storage.read(held.object_path, held.generation))
         validated = Validated()
         for piece in file.pieces():
@@ -174,13 +179,16 @@ class Batching:
             missing = ledger.batches_without_result(service, held.uuid, held.run)
         unsent = [batch for batch in validated.batches if batch.first_row in missing]
         if {batch.first_row: ledger.multirange(batch.row_numbers) for batch in unsent} != missing:
-            raise PermanentError("The file is read differently now than when it was validated. Retry the import.")
+            raise PermanentError(f"The file is read differently now than when it was validated. {retry_or_tell(held)}")
         offsets = validated.offsets()
         for start in range(0, len(unsent), BATCHES_AT_ONCE):
             sent = unsent[start : start + BATCHES_AT_ONCE]
             self.kafka.send(*sent)
-            self.renew(held, processing_offset=offsets[sent[-1].first_row])
-        self.renew(held, processing_offset=validated.total_rows, processing_step=Step.APPLY)
+            self.renew(held, processing_offset=furthest(offsets[sent[-1].first_row]))
+        # Batches may wait in a long queue: each claim that brought no result waits longer before they are sent again.
+        patience = leases.now(LEASE_SECONDS * held.claims)
+        offset = furthest(validated.total_rows)
+        self.renew(held, processing_offset=offset, processing_step=Step.APPLY, lease_until=patience)
         if not unsent:
             with self.service.begin() as service:
                 leases.lock(service, held.uuid, held.run)
@@ -196,6 +204,16 @@ class Batching:
         with self.service.begin() as service:
             leases.write(service, held, **values)
             leases.finish(service, held.uuid, held.run, status, reason)
+
+
+def furthest(offset: int) -> ColumnElement[int]:
+    """The offset, unless an earlier claimant came further: what is sent again is no step back."""
+    return func.greatest(imports.c.processing_offset, offset)
+
+
+def retry_or_tell(held: Claim) -> str:
+    """What a merchant can do about a fault of ours."""
+    return f"Retry the import; if it ends so again, tell us this reference: {held.reference}."
 
 
 def cut(held: Claim, columns: tuple[str, ...], piece: Piece) -> list[ImportBatch]:

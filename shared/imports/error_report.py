@@ -19,7 +19,7 @@ from sqlalchemy import Engine, RowMapping, text
 from shared.columns import BY_KEY, E_NOTATION, REPORT_HEADINGS, folded
 from shared.errors import ObjectGone
 from shared.imports import validation
-from shared.imports.states import MAX_FILE_BYTES
+from shared.imports.states import MAX_FILE_BYTES, Status
 from shared.imports.validation import ImportFile, RefusedFile
 from shared.messages import CellError
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:  # at run time they come with whoever makes the clients
     from shared.clients.bucket import Storage
 
 FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
-NUMBER = re.compile(rf"[+-]?[\d.,]+|{E_NOTATION}")  # a spreadsheet runs none of these
+# As the importer reads one, thousands separators and outer spaces included: a spreadsheet runs none of these.
+NUMBER = re.compile(rf"\s*[+-]?(?:[\d.,][\d.,'\u2019\s]*|{E_NOTATION})\s*")
 # Rows with broken quotes have no certain cells: written as they were read, they would pass as good ones when uploaded
 # again unmended. Without an identifier they are refused again.
 WITHOUT_CELLS = ("text_after_quote", "unclosed_quote")
@@ -40,7 +41,8 @@ def report(service_database: Engine, storage: Storage, row: RowMapping) -> Itera
     """The report of the import in `row`, in pieces of UTF-8 with a BOM; without cells where the file is gone."""
     file = file_of(storage, row)
     delimiter = file.delimiter if file else ","
-    remaining = lines(file, refused_rows(service_database, row["uuid"], row["run"]), row["reason"])
+    reason = "" if row["status"] == Status.COMPLETED else row["reason"]
+    remaining = lines(file, refused_rows(service_database, row["uuid"], row["run"]), reason)
     yield b"\xef\xbb\xbf"
     while piece := list(islice(remaining, ROWS_AT_ONCE)):
         out = io.StringIO()
@@ -89,7 +91,11 @@ def lines(file: ImportFile | None, refused: Iterator[Refused], reason: str) -> I
     kept = [position for position, heading in enumerate(file.heading) if folded(heading) not in ours]
     yield [*(file.heading[position] for position in kept), *REPORT_HEADINGS]
     cells_of = file.records()
-    for number, errors in refused:
+    first = next(refused, None)
+    if first is None and reason:
+        yield [*[""] * len(kept), "", "", "", reason]
+        return
+    for number, errors in chain([first] if first else [], refused):
         cells = next((cells for row_number, cells in cells_of if row_number == number), [])
         if errors[0].code in WITHOUT_CELLS:
             cells = [""] * len(file.heading)

@@ -5,6 +5,7 @@ The token goes up at each claim, so a claimant that slept through its lease cann
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -18,6 +19,8 @@ from shared.errors import Fenced, PermanentError
 from shared.imports.states import ACTIVE, LEASE_SECONDS, Status, Step
 from shared.messages import ImportTrigger
 from shared.tables.service import imports
+
+log = logging.getLogger(__name__)
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -34,6 +37,11 @@ class Claim(msgspec.Struct, frozen=True):
     token: int
     claims: int  # in a row without progress, this one included
     processing_step: Step
+
+    @property
+    def reference(self) -> str:
+        """What a merchant can tell us, and what stands in the log beside every failure of the run."""
+        return f"{self.uuid}/{self.run}"
 
 
 def now(plus_seconds: int = 0) -> ColumnElement[datetime]:
@@ -71,7 +79,10 @@ def claim(service: Connection, trigger: ImportTrigger) -> Claim:
 
 
 def write(service: Connection, held: Claim, **values: object) -> None:
-    """Writes to the import's row and renews the lease. Raises Fenced when somebody else holds it, or it is final."""
+    """Writes to the import's row and renews the lease for LEASE_SECONDS, unless `values` say for how long.
+
+    Raises Fenced when somebody else holds it, or it is final.
+    """
     statement = (
         update(imports)
         .where(
@@ -80,10 +91,10 @@ def write(service: Connection, held: Claim, **values: object) -> None:
             imports.c.token == held.token,
             imports.c.status.in_(ACTIVE),
         )
-        .values(lease_until=now(LEASE_SECONDS), updated_at=now(), **values)
+        .values(**{"lease_until": now(LEASE_SECONDS), "updated_at": now(), **values})
     )
     if service.execute(statement).rowcount == 0:
-        raise Fenced(f"run {held.run} of import {held.uuid} is somebody else's by now (token {held.token})")
+        raise Fenced(f"run {held.run} of import {held.uuid} is over, or somebody else's by now (token {held.token})")
 
 
 @contextmanager
@@ -100,6 +111,7 @@ def claimed(service_database: Engine, trigger: ImportTrigger) -> Iterator[Claim]
     except (Fenced, PermanentError):
         raise
     except Exception:
+        log.warning("A claim of an import failed, reference %s", held.reference)
         with service_database.begin() as service:
             back_off(service, held)
         raise

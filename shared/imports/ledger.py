@@ -138,7 +138,8 @@ def settle(service: Connection, import_uuid: UUID, run: int, total_rows: int) ->
         service.execute(statement.values(**now.columns(), lease_until=lease, claims=0, updated_at=leases.now()))
         return False
     status, reason = verdict(now)
-    leases.finish(service, import_uuid, run, status, reason, processing_offset=total_rows, **now.columns())
+    reached = {"processing_step": Step.APPLY, "processing_offset": total_rows}
+    leases.finish(service, import_uuid, run, status, reason, **reached, **now.columns())
     return True
 
 

@@ -22,10 +22,9 @@ def mirror(product: Engine, legacy: Connection, updated: ProductsUpdated) -> Non
     """
     keys = {"webshop_uuid": updated.webshop_uuid, "identifiers": as_json(updated.identifiers)}
     inserted: set[str] = set()
-    locked = set(legacy.execute(LOCK, keys).scalars())
-    if missing := set(updated.identifiers) - locked:
+    if missing := set(updated.identifiers) - set(legacy.execute(FIND, keys).scalars()):
         inserted = set(legacy.execute(INSERT, {**keys, "identifiers": as_json(missing)}).scalars())
-        legacy.execute(LOCK, keys)
+    legacy.execute(LOCK, keys)
     with product.connect() as reading:
         rows, found = reading.execute(read_statement(), keys).one()
     legacy.execute(write_statement(), {"webshop_uuid": updated.webshop_uuid, "rows": rows})
@@ -54,12 +53,13 @@ INSERT = text("""
     on conflict do nothing
     returning identifier
 """)
-LOCK = text("""
+THEIR_ROWS = """
     select identifier from products
     where webshop_uuid = :webshop_uuid
       and identifier in (select value from json_array_elements_text(cast(:identifiers as json)))
-    order by identifier for update
-""")
+"""
+FIND = text(THEIR_ROWS)
+LOCK = text(f"{THEIR_ROWS} order by identifier for update")
 # A product that was removed meanwhile leaves no empty row behind where there was none before.
 REMOVE = text("""
     delete from products

@@ -5,12 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 
 LEASE_SECONDS = 30  # longer than any pause between two renewals, short enough to wait for when a holder died
+MIRROR_AGAIN_SECONDS = 60  # a mirror message that is only late has come by then
 MAX_CLAIMS = 10  # claims in a row without progress before an import is given up
 MAX_FILE_BYTES = 5_242_880  # 5 MB: read whole, validated in seconds
 MAX_BATCH_ROWS = 500  # one statement of about 10 ms
 MAX_BATCH_BYTES = 900_000  # of rows in one message; Kafka's default limit is 1,048,576 with headers
-
-DEFAULT_OPERATION = "UPDATE"
 
 
 class Status(StrEnum):

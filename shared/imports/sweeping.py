@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
-from sqlalchemy import Connection, Engine, or_, select, text, update
+from sqlalchemy import Connection, Engine, Uuid, func, literal, or_, select, text, update
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import DBAPIError
 
 from shared.imports import uploads
 from shared.imports.leases import now
-from shared.imports.states import ACTIVE
+from shared.imports.states import ACTIVE, MIRROR_AGAIN_SECONDS
 from shared.messages import ImportTrigger, ProductsUpdated
 from shared.tables.service import imports
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:  # at run time they come with whoever makes the clients
 log = logging.getLogger(__name__)
 
 UPLOADS_OF_THE_LAST = timedelta(days=1)  # older ones without a row are no lost event any more
-MIRROR_AFTER_SECONDS = 60  # a mirror message that is only late has come by then
 WAKE_AGAIN_SECONDS = 10
 STALLED_CLAIMS = 3  # one claim may die by chance; somebody should look at an import that three could not bring on
 AT_ONCE = 500  # of a kind in one sweep; the next one goes on
@@ -45,13 +46,18 @@ def lost_uploads(service: Engine, storage: Storage) -> list[ImportTrigger]:
             found[upload.import_uuid] = upload
     triggers = []
     with service.connect() as reading:
-        known = set(reading.execute(select(imports.c.uuid).where(imports.c.uuid.in_(found))).scalars())
+        there = imports.c.uuid == func.any(literal(list(found), ARRAY(Uuid)))
+        known = set(reading.execute(select(imports.c.uuid).where(there)).scalars())
     for import_uuid, upload in found.items():
         if import_uuid in known:
             continue
         log.warning("The event of %s was lost; recording it now", upload.path)
-        with service.begin() as writing:
-            trigger = uploads.record(writing, upload)
+        try:
+            with service.begin() as writing:
+                trigger = uploads.record(writing, upload)
+        except DBAPIError:
+            log.exception("%s cannot be recorded; the others are", upload.path)
+            continue
         if trigger:
             triggers.append(trigger)
     return triggers
@@ -84,13 +90,17 @@ def sleeping_imports(service: Connection) -> list[ImportTrigger]:
 
 
 def unmirrored_outcomes(product: Connection) -> Sequence[ProductsUpdated]:
-    """Outcomes that should have been mirrored by now."""
+    """Outcomes that should be mirrored by now, each once in MIRROR_AGAIN_SECONDS: those that fail wait behind."""
     statement = text("""
-        select webshop_uuid, import_uuid, run, first_row, identifiers from import_outcomes
-        where mirrored_at is null and applied_at < clock_timestamp() - make_interval(secs => :seconds)
-        order by applied_at limit :at_once
+        update import_outcomes set mirror_due_at = clock_timestamp() + make_interval(secs => :again)
+        where (import_uuid, run, first_row) in (
+            select import_uuid, run, first_row from import_outcomes
+            where mirrored_at is null and mirror_due_at <= clock_timestamp()
+            order by mirror_due_at limit :at_once for update skip locked
+        )
+        returning webshop_uuid, import_uuid, run, first_row, identifiers
     """)
-    rows = product.execute(statement, {"seconds": MIRROR_AFTER_SECONDS, "at_once": AT_ONCE}).mappings()
+    rows = product.execute(statement, {"again": MIRROR_AGAIN_SECONDS, "at_once": AT_ONCE}).mappings()
     return [msgspec.convert(dict(row), ProductsUpdated) for row in rows]
 
 
@@ -98,5 +108,5 @@ def forget_old_outcomes(product: Connection) -> None:
     """Removes what no delivery and no close can ask for any more."""
     keys = {"days": OUTCOME_RETENTION_DAYS}
     old = "< now() - make_interval(days => :days)"
-    product.execute(text(f"delete from import_outcomes where mirrored_at {old}"), keys)
+    product.execute(text(f"delete from import_outcomes where mirrored_at is not null and applied_at {old}"), keys)
     product.execute(text(f"delete from import_gates where changed_at {old}"), keys)

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from shared.imports.cells import printable
 from shared.imports.leases import now
 from shared.imports.states import ACTIVE, OnError, Operation, Status
 from shared.messages import ImportTrigger
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 PREFIX = "imports/"
 UUID_PATTERN = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
-PATH = re.compile(rf"{PREFIX}(?P<webshop>{UUID_PATTERN})/(?P<import_>{UUID_PATTERN})/(?P<file_name>[^/]+)")
+PATH = re.compile(rf"{PREFIX}(?P<webshop>{UUID_PATTERN})/(?P<import_>{UUID_PATTERN})/(?P<file_name>[^/\x00-\x1f\x7f]+)")
 
 # The keys of an object's metadata, set by imports_api when it opens the upload, or by a program that puts a file.
 USER_KEY, OPERATION_KEY, ON_ERROR_KEY = "user-uuid", "operation", "on-error"
@@ -82,7 +83,9 @@ def record(service: Connection, upload: Upload) -> ImportTrigger | None:
 def judged(upload: Upload) -> tuple[Status, str, dict[str, object]]:
     """What the upload's metadata makes of it: the state to record it in, a reason, and the columns it gives."""
     faults = []
-    user, operation, on_error = (upload.metadata.get(key, "") for key in (USER_KEY, OPERATION_KEY, ON_ERROR_KEY))
+    user, operation, on_error = (
+        printable(upload.metadata.get(key, "")) for key in (USER_KEY, OPERATION_KEY, ON_ERROR_KEY)
+    )
     if not re.fullmatch(UUID_PATTERN, user.lower()):
         faults.append(f'The file was uploaded without a valid "{USER_KEY}" in its metadata (found: "{user[:50]}").')
     if on_error.lower() not in ("", *OnError):

@@ -45,7 +45,9 @@ import_outcomes = Table(
     Column("applied_at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
     Column("mirrored_at", DateTime(timezone=True)),
     PrimaryKeyConstraint("import_uuid", "run", "first_row", name=PRIMARY_KEY_OF_OUTCOMES),
-    Index("import_outcomes_to_mirror", "applied_at", postgresql_where=text("mirrored_at is null")),
+    Column("mirror_due_at", DateTime(timezone=True), nullable=False),  # what is not mirrored then, sweep sends again
+    Index("import_outcomes_to_mirror", "mirror_due_at", postgresql_where=text("mirrored_at is null")),
+    Index("import_outcomes_by_age", "applied_at", postgresql_using="brin"),
 )
 
 import_gates = Table(

@@ -11,9 +11,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from shared.buy_orders import sends, states
-from shared.clients.bucket import StorageUnavailable
 from shared.clients.mailer import NotTaken
-from shared.errors import Fenced
+from shared.errors import Fenced, Unavailable
 from shared.messages import BuyOrderEmail
 from tests.buy_orders_world import BuyOrdersWorld, event
 from tests.world import Killed
@@ -197,7 +196,7 @@ def test_a_bucket_that_refuses_is_tried_again(buying, monkeypatch):
     message = buying.message()
 
     def refuse() -> None:
-        raise StorageUnavailable("the bucket refuses")
+        raise Unavailable("the bucket refuses")
 
     buying.storage.before_publish = refuse
     assert buying.deliver(message) == 503

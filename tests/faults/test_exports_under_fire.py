@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from shared.clients.bucket import StorageUnavailable
+from shared.errors import Unavailable
 from shared.exporting import attempt, jobs
 from shared.exporting.states import MAX_ATTEMPTS
 from shared.messages import ExportHistory, ExportRequest
@@ -379,7 +379,7 @@ def test_a_bucket_that_refuses_to_remove(exports, monkeypatch):
     removing = exports.storage.remove
 
     def refuse(path: str) -> None:
-        raise StorageUnavailable("no")
+        raise Unavailable("no")
 
     monkeypatch.setattr(exports.storage, "remove", refuse)
     assert exports.call("DELETE", f"/{made['uuid']}").status_code == 204

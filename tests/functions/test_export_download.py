@@ -6,7 +6,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from werkzeug.http import parse_options_header
 
-from shared.clients.bucket import Download, StorageUnavailable
+from shared.clients.bucket import Download
+from shared.errors import Unavailable
 from tests.exports_world import csv_rows
 
 
@@ -92,7 +93,7 @@ def test_a_storage_that_does_not_answer_is_unavailable(exports, monkeypatch):
     made = exports.ask().json
 
     def refuse(path: str) -> Download:
-        raise StorageUnavailable("no")
+        raise Unavailable("no")
 
     monkeypatch.setattr(exports.storage, "download", refuse)
 

@@ -26,11 +26,16 @@ def upgrade() -> None:
         sa.Column("identifiers", postgresql.JSONB, nullable=False),
         sa.Column("applied_at", sa.DateTime(timezone=True), nullable=False, server_default=NOW),
         sa.Column("mirrored_at", sa.DateTime(timezone=True)),
+        sa.Column("mirror_due_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("import_uuid", "run", "first_row", name="import_outcomes_pkey"),
     )
     op.create_index(
-        "import_outcomes_to_mirror", "import_outcomes", ["applied_at"], postgresql_where=sa.text("mirrored_at is null")
+        "import_outcomes_to_mirror",
+        "import_outcomes",
+        ["mirror_due_at"],
+        postgresql_where=sa.text("mirrored_at is null"),
     )
+    op.create_index("import_outcomes_by_age", "import_outcomes", ["applied_at"], postgresql_using="brin")
     op.create_table(
         "import_gates",
         sa.Column("import_uuid", sa.Uuid, primary_key=True),

@@ -16,8 +16,8 @@ from google.auth import compute_engine
 from requests import RequestException, Response
 from requests.adapters import BaseAdapter
 
-from shared.clients.bucket import CHUNK_BYTES, SIGNED_URL_LIFETIME, Storage, StorageUnavailable
-from shared.errors import ObjectGone
+from shared.clients.bucket import CHUNK_BYTES, SIGNED_URL_LIFETIME, Storage
+from shared.errors import ObjectGone, Unavailable
 from shared.settings import from_environment
 from tests.exports_world import Proxy
 
@@ -106,7 +106,7 @@ def test_a_bucket_that_refuses_is_an_error_and_no_file(bucket: Storage) -> None:
     """Here it does not exist; a missing permission answers alike."""
     elsewhere = Storage(from_environment({"BUCKET": "no-such-bucket", "GOOGLE_CLOUD_PROJECT": "test"}))
 
-    with pytest.raises(StorageUnavailable), elsewhere.writing("exports/file", "text/csv") as sink:
+    with pytest.raises(Unavailable), elsewhere.writing("exports/file", "text/csv") as sink:
         sink.write(b"x")
 
     assert there(bucket) == []
@@ -121,7 +121,7 @@ def test_a_storage_that_does_not_answer_is_named_so(bucket: Storage) -> None:
     """No SDK's error reaches a function."""
     bucket._bucket.client._http.mount("http://", Refusing())
 
-    with pytest.raises(StorageUnavailable):
+    with pytest.raises(Unavailable):
         bucket.download("exports/file")
 
 
