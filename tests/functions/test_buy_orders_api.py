@@ -202,7 +202,7 @@ def test_a_mail_goes_to_the_supplier_unless_another_is_named(buying):
         ({"message": "x" * 5_001}, "message"),
         ({"message": "a\0b"}, "message"),
         ({"language": "xx"}, "language"),
-        ({"subject": "mine"}, ""),
+        ({"subject": "mine"}, "subject"),
     ],
 )
 def test_what_cannot_be_mailed_is_refused_at_once(buying, body, at):
