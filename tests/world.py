@@ -202,6 +202,13 @@ class World:
         given = {"user-uuid": str(self.user), **{key.replace("_", "-"): value for key, value in metadata.items()}}
         return self.bucket.put(path, content.encode() if isinstance(content, str) else content, given)
 
+    def put_for(self, webshop_uuid: uuid.UUID, content: str) -> uuid.UUID:
+        """Puts a file of another webshop into the bucket. Returns the import's uuid."""
+        import_uuid = uuid.uuid4()
+        path = uploads.path_of(webshop_uuid, import_uuid, "products.csv")
+        self.bucket.put(path, content.encode(), {"user-uuid": str(self.user)})
+        return import_uuid
+
     def import_file(self, content: bytes | str, **metadata: str) -> Import:
         """Uploads a file, delivers all there is to deliver, and returns the import as it is then."""
         import_uuid = self.upload(content, **metadata)

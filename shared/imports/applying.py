@@ -107,9 +107,8 @@ def update_rows(
     and it is not known why.
     """
     found = product.execute(update_statement(batch.columns), parameters(batch, row_numbers, rows)).one()
-    product.execute(
-        text("set constraints all immediate")
-    )  # a deferred one would refuse the whole transaction at its end
+    # A deferred constraint would refuse the whole transaction, at its end.
+    product.execute(text("set constraints all immediate"))
     if found.overtaken:
         raise Overtaken(f"{found.overtaken} products were changed by others at the same moment")
     refused = refused_rows(found.refused)

@@ -1,4 +1,4 @@
-"""The import of a 5 MB file: end to end in the local stack, and import_apply alone, as ratios to COPY and one UPDATE."""
+"""The import of a 5 MB file, end to end in the local stack and import_apply alone, against COPY and one UPDATE."""
 
 from __future__ import annotations
 

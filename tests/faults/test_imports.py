@@ -9,8 +9,9 @@ from collections import deque
 
 import pytest
 
-from shared.imports import leases
-from shared.imports.states import Status
+from shared.errors import Fenced
+from shared.imports import closing, leases
+from shared.imports.states import LEASE_SECONDS, Status
 from shared.messages import BatchApplied, ImportBatch, ImportTrigger, ProductsUpdated
 from tests.world import Killed, World, ledger, table
 
@@ -340,6 +341,38 @@ def test_killed_while_closing(world, file):
     found = world.find(import_uuid)
     assert (found.status, ledger(found)) == (Status.FAILED_UNEXPECTEDLY, (1200, 0, 0, 1200))
     assert "gone" in found.reason
+
+
+def test_a_claimant_that_lost_its_lease_closes_nothing(world, file):
+    """It gives up on an import that somebody else brings to a good end: its words come too late."""
+    import_uuid = world.upload(file)
+    world.deliver_upload(import_uuid)
+    (trigger,) = world.broker.take(ImportTrigger)
+    with world.looking["service"].begin() as service:
+        stale = leases.claim(service, trigger)
+    world.let_time_pass()
+    world.deliver(trigger)
+
+    with pytest.raises(Fenced):
+        closing.close(world.service, world.product, stale, "stale words")
+    world.recover()
+
+    assert_applied(world, import_uuid)
+
+
+def test_a_long_queue_is_waited_for(world, file):
+    """Batches that only wait are sent again less and less often, not given up on in minutes."""
+    import_uuid = world.upload(file)
+    world.deliver_upload(import_uuid)
+    leases_seconds = []
+    for _ in range(4):
+        world.deliver(world.broker.take(ImportTrigger)[-1])
+        ((seconds,),) = world.rows("service", "select extract(epoch from lease_until - clock_timestamp()) from imports")
+        leases_seconds.append(round(float(seconds), -1))
+        world.let_time_pass()
+        world.sweep()
+
+    assert leases_seconds == [LEASE_SECONDS, LEASE_SECONDS, 2 * LEASE_SECONDS, 3 * LEASE_SECONDS]
 
 
 def test_a_retry_while_an_old_claimant_wakes_up(world, file):

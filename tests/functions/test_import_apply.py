@@ -2,6 +2,7 @@
 
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from shared.imports import gate
@@ -131,3 +132,45 @@ def test_twins_at_once_are_applied_once(world, batch):
     results = [sent for sent in world.broker.sent if isinstance(sent, BatchApplied)]
     assert len(results) == 4
     assert {(result.updated, result.unchanged, result.refused) for result in results} == {(200, 0, ())}
+
+
+THIRTEEN = """
+    create function no_thirteen() returns trigger language plpgsql as $$ begin
+        if new.stock_on_hand = 13 then raise exception 'thirteen is not allowed'; end if; return new;
+    end $$
+"""
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        "trigger t before update on products",
+        "constraint trigger t after update on products deferrable initially deferred",
+    ],
+    ids=["at once", "at the end of the transaction"],
+)
+def test_a_row_that_a_trigger_refuses_does_not_spoil_the_others(world, batch, trigger):
+    """Whatever way the platform has of refusing a row, it is one row."""
+    one, two, three = world.identifiers(3)
+    world.change("product", THIRTEEN)
+    world.change("product", f"create {trigger} for each row execute function no_thirteen()")
+
+    status = world.deliver(batch(("identifier", "stock_on_hand"), (one, "12"), (two, "13"), (three, "14")))
+
+    (applied, _) = world.broker.sent
+    assert (status, applied.updated, [row.row_number for row in applied.refused]) == (200, 2, [3])
+
+
+def test_many_batches_with_the_same_products_at_once(world, batch):
+    """Somebody else may write the products of a batch at the same moment: it comes out right all the same."""
+    identifiers = world.identifiers(100)
+    forward = batch(("identifier", "stock_on_hand"), *[(identifier, "1") for identifier in identifiers])
+    backward = batch(("identifier", "stock_on_hand"), *[(identifier, "2") for identifier in reversed(identifiers)])
+    backward = msgspec.structs.replace(backward, row_numbers=tuple(range(1002, 1102)))
+
+    for _ in range(3):
+        world.at_once(lambda: world.deliver(forward), lambda: world.deliver(backward))
+
+    assert {result.updated + result.unchanged for result in world.broker.of(BatchApplied)} == {100}
+    stock = world.products("stock_on_hand")
+    assert len({stock[identifier] for identifier in identifiers}) == 1

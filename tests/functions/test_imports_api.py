@@ -8,7 +8,9 @@ import uuid
 
 import pytest
 
+from shared.errors import Unavailable
 from shared.imports.states import Status
+from shared.settings import settings
 from tests.world import World, table
 
 
@@ -300,3 +302,80 @@ def test_the_error_report_of_many_rows_is_whole(api, world):
     _, *lines = errors_of(api, world, found.uuid)
 
     assert [int(line[2]) for line in lines] == list(range(2, 4502))
+
+
+@pytest.mark.parametrize("cell", ["-1 000", "-5 ", "\t5", "-1'000", "+7"])
+def test_a_number_goes_through_the_error_report_as_it_is(api, world, cell):
+    """Mended in another column, the row is uploaded again as it stands in the report."""
+    (one,) = world.identifiers(1)
+    found = world.import_file(table([["identifier", "stock_on_hand", "price"], [one, cell, "cheap"]]))
+
+    heading, line = errors_of(api, world, found.uuid)
+    line[2] = "1"
+    again = world.import_file(table([heading, line]))
+
+    assert (again.status, again.failed_rows) == (Status.COMPLETED, 0), world.errors(again.uuid)
+
+
+def test_the_error_report_says_why_no_row_was_judged(api, world):
+    """The file is in order, the import was not: the report gives the reason instead of nothing."""
+    found = world.import_file("identifier,price\r\nA,1\r\n", operation="INSERT")
+
+    heading, line = errors_of(api, world, found.uuid)
+
+    assert (heading[0], line[-1]) == ("identifier", found.reason)
+
+
+def test_a_retry_while_the_broker_is_down_is_taken(api, world):
+    """It is recorded, and sweep sends the trigger: the merchant need not know."""
+    failed = world.import_file("identifier,price\r\nnowhere,1\r\n")
+    world.broker.down = True
+
+    answer = api.post(f"/webshops/{world.webshop}/imports/{failed.uuid}/retry")
+
+    assert (answer.status_code, answer.json["status"]) == (202, "IN_QUEUE")
+    world.broker.down = False
+    world.recover()
+    assert world.find(failed.uuid).run == 2
+
+
+def test_a_system_that_is_away_is_503(api, world, monkeypatch):
+    """Try again in a moment, and a reference that stands in the log."""
+
+    def away(*_: object) -> str:
+        raise Unavailable("no answer")
+
+    monkeypatch.setattr(world.bucket, "open_upload", away)
+
+    answer = api.post(f"/webshops/{world.webshop}/imports", json={"file_name": "a.csv"})
+
+    assert (answer.status_code, answer.json["type"]) == (503, "/problems/unavailable")
+    assert answer.headers["Retry-After"]
+
+
+@pytest.mark.parametrize(("jwks_url", "status"), [("http://127.0.0.1:1/jwks.json", 503), ("", 500)])
+def test_an_identity_provider_that_is_away_is_no_fault_of_the_token(api, world, monkeypatch, jwks_url, status):
+    """A merchant must not be sent to log in again because our settings or our provider are at fault."""
+    monkeypatch.setenv("TOKEN_JWKS_URL", jwks_url)
+    settings.cache_clear()
+
+    answer = api.get(f"/webshops/{world.webshop}/imports")
+
+    assert answer.status_code == status
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2020-01-01T00:00:00"])
+def test_a_crafted_cursor_spoils_nothing(api, world, moment):
+    """Whatever a client makes of a cursor, the answers after it are the right ones."""
+    found = world.import_file("identifier,price\r\nnowhere,1\r\n")
+    cursor = base64.urlsafe_b64encode(json.dumps([moment, str(uuid.uuid4())]).encode()).decode().rstrip("=")
+
+    for _ in range(5):
+        assert api.get(f"/webshops/{world.webshop}/imports?cursor={cursor}").status_code in (200, 422)
+        assert api.get(f"/webshops/{world.webshop}/imports/{found.uuid}").json["uuid"] == str(found.uuid)
+
+
+@pytest.mark.parametrize(("body", "field"), [({}, "file_name"), ({"file_name": "a", "colour": 1}, "colour")])
+def test_the_field_at_fault_is_named(api, world, body, field):
+    """Also where it is missing, or should not be there."""
+    assert api.post(f"/webshops/{world.webshop}/imports", json=body).json["field"] == field

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from shared.imports.sweeping import FILE_RETENTION, STALLED_CLAIMS, UPLOADS_OF_THE_LAST
+from shared.imports.sweeping import AT_ONCE, FILE_RETENTION, STALLED_CLAIMS, UPLOADS_OF_THE_LAST
 from shared.messages import ImportTrigger, ProductsUpdated
 from tests.world import World, table
 
@@ -105,3 +105,55 @@ def test_a_part_that_fails_does_not_keep_the_others(world, monkeypatch):
 
     assert world.sweep() == 503
     assert list(world.broker.waiting) == [ImportTrigger(world.webshop, import_uuid, 1)]
+
+
+def test_a_bad_upload_does_not_hold_up_the_others(world):
+    """What one program puts into the bucket must not stop the recovery of everybody's imports."""
+    bad = world.upload(FILE, operation="UP\0DATE", user_uuid="\0", on_error="\0")
+    path = f"imports/{world.tenants.other_webshop_uuid}/{bad}/a\0b.csv"
+    world.bucket.put(path, b"x", {"user-uuid": str(world.user)})
+    good = world.put_for(world.tenants.other_webshop_uuid, FILE)
+
+    assert world.sweep() == 200
+
+    assert world.rows("service", "select status from imports where uuid = :i", i=good) == [("IN_QUEUE",)]
+    assert "without a valid" in world.find(bad).reason
+
+
+def test_outcomes_that_cannot_be_mirrored_wait_behind_the_others(world):
+    """However many of them there are."""
+    outcomes = (
+        "insert into import_outcomes (import_uuid, run, first_row, webshop_uuid, updated, unchanged, refused,"
+        " identifiers, mirror_due_at) select gen_random_uuid(), 1, 2, :w, 1, 0, '[]', cast(:identifiers as jsonb),"
+        " now() - cast(:age as interval) from generate_series(1, :count)"
+    )
+    values = {"w": world.webshop}
+    world.change("product", outcomes, **values, identifiers='["bad"]', age="2 hours", count=AT_ONCE)
+    world.change("product", outcomes, **values, identifiers='["good"]', age="1 hour", count=1)
+
+    world.sweep()
+    world.sweep()
+
+    sent = world.broker.take(ProductsUpdated)
+    assert len(sent) == AT_ONCE + 1
+    assert sent[-1].identifiers == ("good",)
+
+
+def test_what_is_long_over_is_forgotten_and_nothing_else(world):
+    """Outcomes that are mirrored, and gates, go after OUTCOME_RETENTION_DAYS; what is not mirrored stays."""
+    outcome = (
+        "insert into import_outcomes (import_uuid, run, first_row, webshop_uuid, updated, unchanged, refused,"
+        " identifiers, applied_at, mirrored_at, mirror_due_at)"
+        " values (gen_random_uuid(), 1, :row, :w, 1, 0, '[]', '[]',"
+        " now() - make_interval(days => :days), case when :mirrored then now() end, now() + interval '1 hour')"
+    )
+    for row, (days, mirrored) in enumerate([(61, True), (61, False), (59, True)]):
+        world.change("product", outcome, row=row, w=world.webshop, days=days, mirrored=mirrored)
+    for days in (61, 59):
+        gate = "insert into import_gates values (gen_random_uuid(), 1, true, '', now() - make_interval(days => :days))"
+        world.change("product", gate, days=days)
+
+    world.sweep()
+
+    assert world.rows("product", "select first_row from import_outcomes order by 1") == [(1,), (2,)]
+    assert len(world.rows("product", "select * from import_gates")) == 1

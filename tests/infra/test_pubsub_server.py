@@ -15,6 +15,10 @@ from google.protobuf.duration_pb2 import Duration
 
 from infra.local import ports
 from infra.local.supervisor import Service
+from shared.clients.publisher import PubSub as Publisher
+from shared.errors import Unavailable
+from shared.messages import Letter
+from shared.settings import from_environment
 from tests.infra.conftest import wait_until
 
 if TYPE_CHECKING:
@@ -218,3 +222,30 @@ def test_what_it_does_not_do_it_says(pubsub: PubSub) -> None:
         pubsub.publisher.publish("projects/local/topics/none", b"").result(10)
     with pytest.raises(AlreadyExists):
         pubsub.publisher.create_topic(name=TOPIC)
+
+
+def test_attributes_may_have_any_name(pubsub: PubSub, receiver: Receiver) -> None:
+    """Also what the SDK calls its own arguments: a dead letter has its topic, a Kafka header may be called so."""
+    pubsub.subscribe()
+    attributes = dict.fromkeys(("topic", "data", "self", "retry", "timeout", "ordering_key", "messages"), "x")
+
+    Publisher(from_environment({"GOOGLE_CLOUD_PROJECT": "local"})).publish([Letter("orders", b"1", attributes)])
+
+    wait_until(lambda: len(receiver.requests) == 1, "the push")
+    assert json.loads(receiver.requests[0].body)["message"]["attributes"] == attributes
+
+
+def test_every_letter_of_a_large_publish_arrives(pubsub: PubSub, receiver: Receiver) -> None:
+    """More than one request can hold, to more than one topic."""
+    pubsub.subscribe()
+    letters = [Letter("orders", str(number).encode() + b" " * 900_000) for number in range(20)]
+
+    Publisher(from_environment({"GOOGLE_CLOUD_PROJECT": "local"})).publish([*letters, Letter("dead-letters", b"")])
+
+    wait_until(lambda: len(receiver.requests) == 20, "every push")
+
+
+def test_a_publish_that_is_not_taken_is_said(pubsub: PubSub) -> None:
+    """A topic that is not there: the caller fails and tries again, nothing is lost in silence."""
+    with pytest.raises(Unavailable, match="did not take 1"):
+        Publisher(from_environment({"GOOGLE_CLOUD_PROJECT": "local"})).publish([Letter("nowhere", b"1")])
