@@ -72,9 +72,9 @@ class Stream:
             self._file.read(start)
         self._receive(rows)
 
-    def _buffered(self) -> bytes:
-        """What has come in; waits for something where nothing has."""
+    def _buffered(self) -> Any:
+        """The bytes that have come in; waits for some where there are none."""
         try:
-            return bytes(self._file.peek())
+            return self._file.peek()
         except OSError as error:
             raise InterfaceError("network error") from error  # as the driver says it itself

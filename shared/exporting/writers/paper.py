@@ -65,18 +65,19 @@ class Paper:
         for style, file in zip(("", "B"), noto_sans, strict=True):
             self._pdf.add_font("latin", style, file)
         self._pdf.set_draw_color(*RULE)
-        self._pdf.set_fill_color(*SHADE)
         self._pdf.set_line_width(0.2)
+        self._colour: Colour | None = None  # that texts and shades have now
         self._latin = fonts.widths_of_noto_sans(bold=False).keys()
 
     def add_page(self) -> None:
         """Goes on to a new page."""
         self._pdf.add_page()
+        self._colour = None
 
     def put(self, words: Words, left: float, middle: float) -> None:
         """Prints a text that begins at `left`; `middle` is the middle of its line."""
         baseline = middle + ASCENT * words.size * MM_A_POINT
-        self._pdf.set_text_color(*words.colour)
+        self._use(words.colour)
         if self._latin >= set(words.text):
             self._set_latin(words)
             self._pdf.text(left, baseline, words.text)
@@ -97,6 +98,7 @@ class Paper:
 
     def shade(self, top: float, height: float) -> None:
         """Fills a band across the page."""
+        self._use(SHADE)
         self._pdf.rect(MARGIN - BLEED, top, self.width - 2 * (MARGIN - BLEED), height, style="F")
 
     def finished(self) -> bytes:
@@ -104,6 +106,13 @@ class Paper:
         from shared.exporting.writers.cid_codes import Producer
 
         return bytes(self._pdf.output(output_producer_class=Producer))
+
+    def _use(self, colour: Colour) -> None:
+        """Sets it for texts and shades alike: a text in another colour than shades have takes twice the room."""
+        if self._colour != colour:
+            self._pdf.set_text_color(*colour)
+            self._pdf.set_fill_color(*colour)
+            self._colour = colour
 
     def _set_latin(self, words: Words) -> None:
         self._pdf.set_font("latin", "B" if words.bold else "", words.size)
