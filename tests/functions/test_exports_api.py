@@ -205,7 +205,7 @@ def test_a_body_that_is_no_request_is_refused(exports, body, status):
         ({"source": "users; drop table products"}, "source"),
         ({"file_type": "PDF"}, "file_type"),
         ({"parents": {"supplier_uuid": "x"}}, "parents[...]"),
-        ({"surprise": 1}, ""),
+        ({"surprise": 1}, "surprise"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )

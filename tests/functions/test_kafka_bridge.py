@@ -20,15 +20,15 @@ from shared.settings import Settings, from_environment
 WAIT_SECONDS = 30
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def broker() -> Iterator[Settings]:
-    """A mock cluster with our topics; it lives as long as the producer that made it."""
+    """A mock cluster with our topics; it lives as long as the producer that made it, and so longer than the others."""
     owner = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "ignored"})
     (address,) = {f"{found.host}:{found.port}" for found in owner.list_topics(timeout=10).brokers.values()}
     for topic in TOPICS:
         owner.list_topics(topic, timeout=10)
     yield from_environment({"KAFKA_BOOTSTRAP_SERVERS": address})
-    del owner
+    owner.flush(1)
 
 
 @dataclass
