@@ -14,7 +14,7 @@ run: $(INSTALLED) ## the local stack, until Ctrl-C
 	@$(BIN)/python -m infra.local up
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 test-servers: $(INSTALLED) ## the integration tests against a real Kafka and a Pub/Sub that delivers badly
 	TEST_SERVERS="$(TEST_SERVERS)" tests/integration/with_servers $(BIN)/python -m pytest tests/integration

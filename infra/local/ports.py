@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
 import socket
+import tempfile
+from pathlib import Path
+from typing import IO
 
 HOST = "127.0.0.1"
 # Below the ranges that systems take outgoing connections' ports from (Linux 32768, macOS 49152 and up): a server that
@@ -35,6 +39,21 @@ def free_ports(count: int) -> list[int]:
     raise OSError(f"There are no {count} free ports between {FIRST_PORT} and {LAST_PORT}.")
 
 
-def preferred_port(usual: int, other: int) -> int:
-    """`usual` where it is free, else `other`."""
-    return usual if is_free(usual) else other
+def claim(port: int) -> IO[bytes] | None:
+    """Claims `port` among the stacks of this machine, until the file in the answer is closed; None where it is taken.
+
+    Between looking whether a port is free and a server's listening on it, another stack may look too.
+    """
+    try:
+        file = Path(tempfile.gettempdir(), f"imports-and-exports-port-{port}.lock").open("ab")  # noqa: SIM115  # kept
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    if is_free(port):
+        return file
+    file.close()
+    return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import IO, Any
 
 from infra.local import contents, functions, identity, mail_catcher, ports, postgres
 from infra.local.functions import Function
@@ -41,6 +41,7 @@ class Stack:
     products: int  # to seed in the first webshop
     foreign: dict[str, str] = field(init=False)  # servers that the caller's environment names, by variable
     ports: dict[str, int] = field(init=False)  # of OWN_SERVERS
+    claimed_port: IO[bytes] | None = field(init=False)  # open as long as API_PORT is this stack's
     environment: dict[str, str] = field(init=False)  # what the functions are given
     functions: list[Function] = field(init=False)
     addresses: dict[str, str] = field(init=False)  # host:port by function
@@ -51,7 +52,9 @@ class Stack:
         self.supervisor = Supervisor(self.state)
         self.foreign = {name: os.environ[name] for name in FOREIGN_VARIABLES if os.environ.get(name)}
         self.ports = dict(zip(OWN_SERVERS, ports.free_ports(len(OWN_SERVERS)), strict=True))
-        self.ports["gateway"] = ports.preferred_port(API_PORT, self.ports["gateway"])
+        self.claimed_port = ports.claim(API_PORT)
+        if self.claimed_port:
+            self.ports["gateway"] = API_PORT
 
     def up(self) -> None:
         """Starts everything and returns when it is ready. Raises StartFailed; `down` ends what runs by then."""

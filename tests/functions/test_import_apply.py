@@ -164,6 +164,7 @@ def test_a_row_that_a_trigger_refuses_does_not_spoil_the_others(world, batch, tr
 def test_many_batches_with_the_same_products_at_once(world, batch):
     """Somebody else may write the products of a batch at the same moment: it comes out right all the same."""
     identifiers = world.identifiers(100)
+    world.change("product", "update products set stock_on_hand = 0")
     forward = batch(("identifier", "stock_on_hand"), *[(identifier, "1") for identifier in identifiers])
     backward = batch(("identifier", "stock_on_hand"), *[(identifier, "2") for identifier in reversed(identifiers)])
     backward = msgspec.structs.replace(backward, row_numbers=tuple(range(1002, 1102)))

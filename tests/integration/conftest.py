@@ -78,3 +78,10 @@ def active(shop: Shop) -> list[str]:
 def catalogue(databases: Databases, shop: Shop) -> Catalogue:
     """The first webshop's products."""
     return Catalogue(databases, shop.webshop_uuid)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps all tests of the stack on one worker, so that they share the one they run on."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("stack"))
