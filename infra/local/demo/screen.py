@@ -7,6 +7,7 @@ import textwrap
 from pathlib import Path
 
 WIDTH = 100  # characters
+REST_ERASED = "\x1b[K"  # a terminal clears what is behind: the line before may have been longer
 
 
 def title(text: str) -> None:
@@ -32,12 +33,12 @@ def fault(text: str) -> None:
 def passing(line: str) -> None:
     """Shows a line that the next one takes the place of; on a terminal alone."""
     if sys.stdout.isatty():
-        print(f"\r{line:<{WIDTH - 1}}", end="", flush=True)
+        print(f"\r{line}{REST_ERASED}", end="", flush=True)
 
 
 def lasting(line: str) -> None:
     """Shows a line that stays, in the place of one that was passing."""
-    print(f"\r{line:<{WIDTH - 1}}" if sys.stdout.isatty() else line.rstrip(), flush=True)
+    print(f"\r{line}{REST_ERASED}" if sys.stdout.isatty() else line, flush=True)
 
 
 def short(path: Path) -> str:
