@@ -71,7 +71,7 @@ def harmless(value: ColumnElement[Any], is_code: bool) -> ColumnElement[Any]:
     That is a text of any number of apostrophes followed by the start of a formula, or by NULL and nothing more; and a
     code in E-notation, which would be refused as damaged. The importer takes one off exactly those, so that the way
     back is one to one. A pattern a cell would cost more than the rest of the export: the first character rules out
-    nearly all of them, looked up in a table of bits (300,000 rows of six texts: 0.06 s; as a list of characters 0.08 s).
+    nearly all of them, looked up in a table of bits (300,000 rows of six texts: 0.06 s; a list of characters 0.08 s).
     """
     pattern = f"[{FORMULA_START}].*|NULL" + (f"|{E_NOTATION}" if is_code else "")
     matches = value.op("~", is_comparison=True)(written(f"'^''*({pattern})$'"))
