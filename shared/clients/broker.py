@@ -54,7 +54,8 @@ class Kafka:
                 "linger.ms": 0,  # a send waits for its reports, so lingering only adds to it
                 "compression.type": "lz4",
                 "message.max.bytes": 1_000_000,
-            }
+            },
+            logger=log,
         )
         threading.Thread(target=self._serve_reports, name="kafka-reports", daemon=True).start()
 
@@ -126,7 +127,8 @@ class Records:
                 "heartbeat.interval.ms": SESSION_TIMEOUT_MS // 3,
                 "fetch.wait.max.ms": 10,  # some brokers answer a waiting fetch only when this is over
                 "topic.metadata.refresh.interval.ms": 10_000,  # a topic that is made later is read soon
-            }
+            },
+            logger=log,
         )
         self._consumer.subscribe(list(topics))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 
 import pytest
 from confluent_kafka import Producer
@@ -20,15 +21,19 @@ from shared.settings import Settings, from_environment
 WAIT_SECONDS = 30
 
 
+@cache
+def cluster() -> Producer:
+    """A mock cluster lives as long as the producer that made it: kept to the end, so that no other one misses it."""
+    return Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "ignored"})
+
+
 @pytest.fixture(scope="session")
-def broker() -> Iterator[Settings]:
-    """A mock cluster with our topics; it lives as long as the producer that made it, and so longer than the others."""
-    owner = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "ignored"})
-    (address,) = {f"{found.host}:{found.port}" for found in owner.list_topics(timeout=10).brokers.values()}
+def broker() -> Settings:
+    """A mock cluster with our topics."""
+    (address,) = {f"{found.host}:{found.port}" for found in cluster().list_topics(timeout=10).brokers.values()}
     for topic in TOPICS:
-        owner.list_topics(topic, timeout=10)
-    yield from_environment({"KAFKA_BOOTSTRAP_SERVERS": address})
-    owner.flush(1)
+        cluster().list_topics(topic, timeout=10)
+    return from_environment({"KAFKA_BOOTSTRAP_SERVERS": address})
 
 
 @dataclass
