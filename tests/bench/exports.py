@@ -77,6 +77,7 @@ class Bench:
         """All of them."""
         ours, psql = self.interleaved(lambda: self.export("CSV", PRODUCTS), self.psql)
         with self.engine.connect() as self.connection:
+            plain = seconds(self.plain_sqlalchemy_and_csv)
             by_hand = seconds(self.sqlalchemy_and_csv)
         xlsx = best(lambda: self.export("XLSX", XLSX_PRODUCTS), 4)
         with self.engine.connect() as self.connection:
@@ -85,9 +86,9 @@ class Bench:
         peaks = self.peaks()
         return {
             f"CSV, {PRODUCTS:,} products by 8 / psql \\copy": figure(ours / psql, "x", at_most=1.6),
-            f"the same file by SQLAlchemy and csv.writer / CSV, {PRODUCTS:,} by 8": figure(
-                by_hand / ours, "x", at_least=8
-            ),
+            "SQLAlchemy rows through csv.writer, nothing escaped / CSV": figure(plain / ours, "x", at_least=8),
+            "… / psql \\copy, the most there is to reach": figure(plain / psql, "x"),
+            "the same file, escaped, by SQLAlchemy and csv.writer / CSV": figure(by_hand / ours, "x"),
             f"openpyxl write-only / XLSX, {XLSX_PRODUCTS:,} by 8": figure(openpyxl / xlsx, "x", at_least=8),
             f"PDF, an order of {ORDER_LINES:,} lines": figure(ORDER_LINES / pdf, "lines/s", at_least=2_000),
             **{
@@ -131,6 +132,11 @@ class Bench:
         wanted = table.c.webshop_uuid == self.webshop_uuid, table.c.identifier <= f"P-{products:06d}"
         query = select(*(table.c[key] for key in COLUMNS)).where(*wanted).order_by(table.c.identifier)
         return self.connection.execution_options(yield_per=1_000).execute(query)
+
+    def plain_sqlalchemy_and_csv(self) -> None:
+        """The rows as they are: a file that a spreadsheet may run formulas from."""
+        with (self.folder / "plain").open("w", newline="", encoding="utf-8-sig") as sink:
+            csv.writer(sink).writerows(self.by_sqlalchemy(PRODUCTS))
 
     def sqlalchemy_and_csv(self) -> None:
         """The same file as one would first write it: what must be escaped is, by the same rule."""
@@ -244,8 +250,9 @@ def best(work: Callable[[], object], rounds: int) -> float:
 
 
 def figure(value: float, unit: str, at_most: float | None = None, at_least: float | None = None) -> Figure:
-    """A measured value beside its goal."""
+    """A measured value beside its goal; without one it is only told."""
     if at_most is not None:
         return {"value": round(value, 2), "unit": unit, "goal": f"<= {at_most:g}", "met": value <= at_most}
-    assert at_least is not None
-    return {"value": round(value, 2), "unit": unit, "goal": f">= {at_least:g}", "met": value >= at_least}
+    if at_least is not None:
+        return {"value": round(value, 2), "unit": unit, "goal": f">= {at_least:g}", "met": value >= at_least}
+    return {"value": round(value, 2), "unit": unit, "goal": "", "met": True}
