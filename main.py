@@ -7,9 +7,9 @@ from shared import logs
 
 logs.configure(dict(os.environ))
 
-from functions.buy_order_email import buy_order_email  # noqa: E402
-from functions.buy_orders_api import buy_orders_api  # noqa: E402
-from functions.email_events import email_events  # noqa: E402
+from functions.buy_orders.buy_order_email import buy_order_email  # noqa: E402
+from functions.buy_orders.buy_orders_api import buy_orders_api  # noqa: E402
+from functions.buy_orders.email_events import email_events  # noqa: E402
 from functions.export_download import export_download  # noqa: E402
 from functions.export_history import export_history  # noqa: E402
 from functions.export_render import export_render  # noqa: E402

@@ -6,9 +6,9 @@ that fails does not keep the others from their work.
 
 import logging
 
+from functions.buy_orders import jobs as deliveries
+from functions.buy_orders import recovery as deliveries_recovery
 from shared import clients
-from shared.buy_orders import sends
-from shared.buy_orders import sweeping as sends_sweeping
 from shared.delivery import scheduled_function
 from shared.exporting import jobs
 from shared.exporting import sweeping as exports_sweeping
@@ -69,18 +69,18 @@ def tidy_exports() -> None:
 
 def wake_sends() -> None:
     """Mails of buy orders that nobody works on; those that were tried often enough are ended."""
-    clients.kafka().send(*sends_sweeping.unfinished(clients.service_database()))
+    clients.kafka().send(*deliveries_recovery.unfinished(clients.service_database()))
 
 
 def expire_sends() -> None:
     """Mails whose files are kept no longer."""
     with clients.service_database().begin() as service:
-        sends.expire(service, settings().export_retention_days)
+        deliveries.expire(service, settings().export_retention_days)
 
 
 def tidy_sends() -> None:
     """Files that no mail needs."""
-    sends_sweeping.tidy(clients.service_database(), clients.storage())
+    deliveries_recovery.tidy(clients.service_database(), clients.storage())
 
 
 PARTS = (

@@ -145,7 +145,7 @@ class BuyOrderEmail(Message, frozen=True):
     recipient: StorableText | None = None  # None: the supplier's address
     cc: tuple[StorableText, ...] = ()
     message: StorableText = ""  # of the merchant to the supplier, set above the signature
-    language: StorableText = "en"  # of the mail; a file of shared/buy_orders/templates
+    language: StorableText = "en"  # of the mail; a file of functions/buy_orders/templates
 
 
 MESSAGES: tuple[type[Message], ...] = (

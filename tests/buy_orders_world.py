@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
+from functions.buy_orders.states import UNFINISHED
 from shared import clients
-from shared.buy_orders.states import UNFINISHED
 from shared.messages import BuyOrderEmail
 from shared.tables.service import buy_order_sends
 from tests.exports_world import ExportsWorld
@@ -36,7 +36,7 @@ class BuyOrdersWorld(ExportsWorld):
         self.order = self.tenants.buy_order_uuid
         self.mail_service = MailService(self.boundaries)
         monkeypatch.setattr(clients, "mail_service", lambda: self.mail_service)
-        self.set("functions.email_events", SENDGRID_WEBHOOK_PUBLIC_KEY=PUBLIC_KEY)
+        self.set("functions.buy_orders.email_events", SENDGRID_WEBHOOK_PUBLIC_KEY=PUBLIC_KEY)
 
     # What a client does
 

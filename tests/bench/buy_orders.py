@@ -12,8 +12,8 @@ from uuid import UUID
 
 from sqlalchemy import select
 
+from functions.buy_orders import files
 from infra.local import seeding
-from shared.buy_orders import files
 from shared.clients.databases import connect_to
 from shared.exporting import rendering
 from shared.exporting.identifiers import DEFAULT_IDENTIFIERS

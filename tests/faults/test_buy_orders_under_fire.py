@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from shared.buy_orders import sends, states
+from functions.buy_orders import jobs, states
 from shared.clients.mailer import NotTaken
 from shared.errors import Fenced, Unavailable
 from shared.messages import BuyOrderEmail
@@ -211,18 +211,18 @@ def test_a_bucket_that_refuses_is_tried_again(buying, monkeypatch):
 
 def test_a_database_that_fails_while_sending_is_written_hands_nothing_over(buying, monkeypatch):
     """Not knowing whether SENDING is committed is reason enough not to send."""
-    sending = sends.sending
+    sending = jobs.sending
 
     def commit_and_fail(service, held):
         sending(service, held)
         service.commit()
         raise OperationalError("commit", None, Exception("the connection broke"))
 
-    monkeypatch.setattr(sends, "sending", commit_and_fail)
+    monkeypatch.setattr(jobs, "sending", commit_and_fail)
     message = buying.message()
 
     assert buying.deliver(message) == 503
-    monkeypatch.setattr(sends, "sending", sending)
+    monkeypatch.setattr(jobs, "sending", sending)
     buying.deliver(message)
     buying.recover()
 
@@ -242,4 +242,4 @@ def test_a_claim_is_fenced_in_every_state_after_the_mail(buying):
     ):
         buying.change("service", f"update buy_order_sends set status = '{status}', lease_until = null, {more}")
         with pytest.raises(Fenced), buying.service.begin() as service:
-            sends.claim(service, message)
+            jobs.claim(service, message)

@@ -1,5 +1,6 @@
-"""What the mail service tells of mails after it took them: its signed event webhook.
+"""email_events: takes the mail service's signed event webhook: delivered, bounced, dropped, deferred.
 
+An event that comes again changes nothing. Whatever it tells, it proves that the mail service has the mail.
 https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event
 """
 
@@ -20,10 +21,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from werkzeug.datastructures import Headers
 
-from shared.buy_orders import sends
-from shared.buy_orders.states import Status
+from functions.buy_orders import jobs
+from functions.buy_orders.states import Status
+from shared import clients
+from shared.http_api import Route, http_function
 from shared.problems import Problem
+from shared.settings import settings
 from shared.tables.service import buy_order_send_events, buy_order_sends
 
 SIGNATURE_HEADER = "X-Twilio-Email-Event-Webhook-Signature"
@@ -35,6 +40,24 @@ LAST_SECOND = 253_402_300_799  # of the year 9999, where Python's time ends
 NAMES = {"bounce": "bounced"}  # the others are called as their service calls them
 
 log = logging.getLogger(__name__)
+
+
+def receive_events(body: bytes, headers: Headers) -> None:
+    """Keeps the events of our mails."""
+    signed = (headers.get(SIGNATURE_HEADER, ""), headers.get(TIMESTAMP_HEADER, ""), body)
+    verify(settings().sendgrid_webhook_public_key, *signed, datetime.now(UTC))
+    try:
+        told = read(body)
+    except msgspec.DecodeError as error:
+        raise Problem(400, "malformed", f"The body is no list of events: {error}.") from error
+    with clients.service_database().begin() as service:
+        record(service, told)
+
+
+# Public: the signature is what tells who is calling.
+ROUTES = (Route("POST", "/email-events", receive_events, status=204, public=True),)
+
+email_events = http_function("email_events", ROUTES)
 
 
 class SendGridEvent(msgspec.Struct, frozen=True):
@@ -106,11 +129,11 @@ def record(service: Connection, events: Sequence[SendGridEvent]) -> None:
         return
     statement = insert(buy_order_send_events).values([values(event) for event in new.values()])
     service.execute(statement.on_conflict_do_nothing())
-    proof = {**sends.over(Status.SENT), "finished_at": func.coalesce(table.finished_at, sends.now())}
+    proof = {**jobs.over(Status.SENT), "finished_at": func.coalesce(table.finished_at, jobs.now())}
     statement_of_proof = update(buy_order_sends).where(
         table.uuid.in_(known), table.status.not_in((Status.SENT, Status.FAILED))
     )
-    service.execute(statement_of_proof.values(**proof, reason="", sent_at=sends.now(), updated_at=sends.now()))
+    service.execute(statement_of_proof.values(**proof, reason="", sent_at=jobs.now(), updated_at=jobs.now()))
 
 
 def values(event: SendGridEvent) -> dict[str, object]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from shared.buy_orders.addresses import one_line
+from functions.buy_orders.addresses import one_line
 from shared.problems import refused
 
 if TYPE_CHECKING:
-    from shared.buy_orders.orders import Order
+    from functions.buy_orders.orders import Order
 
 TEMPLATES = Path(__file__).parent / "templates"
 ENDING = ".jinja"

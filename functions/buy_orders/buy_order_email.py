@@ -1,4 +1,10 @@
-"""One attempt at a send, by whoever claimed it: files out of one snapshot, then one mail, handed over at most once."""
+"""buy_order_email: mails a buy order to its supplier, as CSV, XLSX and PDF.
+
+It holds the send's lease while it works. A delivery that meets a live lease, or a mail that was handed over, has
+nothing to do; if the holder died before it handed the mail over, sweep sends the message again.
+
+The files come out of one snapshot; one email is handed over at most once.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +16,37 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared.buy_orders import files, letter, orders, sends
-from shared.buy_orders.addresses import one_line
+from functions.buy_orders import email_content, files, jobs, orders
+from functions.buy_orders.addresses import one_line
+from shared import clients
 from shared.clients.mailer import Mail, NotTaken, Refused, Unanswered
+from shared.delivery import kafka_function
 from shared.errors import Fenced, PermanentError
 from shared.exporting.attempt import identifiers_of
 from shared.exporting.queries import begin_snapshot
+from shared.messages import BuyOrderEmail
 from shared.problems import Problem
 
 if TYPE_CHECKING:
-    from shared.buy_orders.sends import Claim
+    from functions.buy_orders.jobs import Claim
     from shared.clients.bucket import Storage
     from shared.clients.mailer import Mailer
+
 
 log = logging.getLogger(__name__)
 
 # Where the mail service does not say when to come back: after 1, 2, 4, 8 minutes.
 FIRST_WAIT_SECONDS = 30
+
+
+@kafka_function(BuyOrderEmail)
+def buy_order_email(wanted: BuyOrderEmail) -> None:
+    """Called for `webshop.buy-order.email`."""
+    mail_service = clients.mail_service()
+    with clients.service_database().begin() as service:
+        jobs.add(service, wanted, wanted.recipient)  # of another service: there is no record of it yet
+        held = jobs.claim(service, wanted)
+    Attempt(clients.service_database(), clients.product_database(), clients.storage(), mail_service).make(held)
 
 
 @dataclass(frozen=True)
@@ -48,7 +68,7 @@ class Attempt:
         try:
             mail = self.prepared(held)
             with self.service.begin() as service:
-                sends.sending(service, held)
+                jobs.sending(service, held)
         except Fenced:
             raise
         except (PermanentError, Problem) as error:
@@ -72,7 +92,7 @@ class Attempt:
                 sink.write(file.content)
             uris.append(self.storage.uri(held.path(file.name)))
         with self.service.begin() as service:
-            sends.files_ready(service, held, mail.recipient, uris)
+            jobs.files_ready(service, held, mail.recipient, uris)
         return mail
 
     def written(self, held: Claim) -> Mail:
@@ -85,7 +105,7 @@ class Attempt:
                 begin_snapshot(product)
                 order = orders.find(product, held.webshop_uuid, wanted.buy_order_uuid)
                 addressees = orders.addressees(order, wanted.recipient, wanted.cc)
-                words = letter.write(order, wanted.message, wanted.language)
+                words = email_content.write(order, wanted.message, wanted.language)
                 of_order = (held.webshop_uuid, wanted.buy_order_uuid, order.number)
                 made = files.make(product, *of_order, identifiers=identifiers, progress=lambda _rows: self.renew(held))
             except BaseException:
@@ -114,33 +134,33 @@ class Attempt:
                 seconds = FIRST_WAIT_SECONDS * 2**held.attempts
             log.warning("%s Send %s is tried again in %s s", busy, held.uuid, seconds)
             with self.service.begin() as service:
-                sends.postpone(service, held, str(busy), seconds)
+                jobs.postpone(service, held, str(busy), seconds)
         except Refused as refusal:
             with self.service.begin() as service:
-                sends.fail(service, held, str(refusal))
+                jobs.fail(service, held, str(refusal))
             raise PermanentError(str(refusal)) from refusal
         except Unanswered as silence:
             log.exception("Send %s is UNCERTAIN", held.uuid)
             with self.service.begin() as service:
-                sends.uncertain(service, held, str(silence))
+                jobs.uncertain(service, held, str(silence))
         else:
             with self.service.begin() as service:
-                sends.sent(service, held, message_id)
+                jobs.sent(service, held, message_id)
 
     def renew(self, held: Claim) -> None:
         """Raises Fenced when the claim is somebody else's, or over."""
         with self.service.begin() as service:
-            sends.renew(service, held)
+            jobs.renew(service, held)
 
     def fail(self, held: Claim, sentence: str) -> None:
         """Ends the send. Raises Fenced when it was over already."""
         with self.service.begin() as service:
-            sends.fail(service, held, sentence)
+            jobs.fail(service, held, sentence)
 
     def back_off(self, held: Claim, reason: str) -> None:
         """Shortens the lease. Where that cannot be written, it just runs out."""
         try:
             with self.service.begin() as service:
-                sends.back_off(service, held, reason)
+                jobs.back_off(service, held, reason)
         except (Fenced, SQLAlchemyError):
             log.warning("The lease of send %s could not be shortened; it runs out", held.uuid, exc_info=True)

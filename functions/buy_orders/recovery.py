@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, select, update
 
-from shared.buy_orders import sends
+from functions.buy_orders import jobs
 from shared.messages import BuyOrderEmail
 from shared.tables.service import buy_order_sends
 
@@ -20,21 +20,21 @@ log = logging.getLogger(__name__)
 def unfinished(service_database: Engine) -> list[BuyOrderEmail]:
     """Ends the sends that will not be tried any more, and returns the messages of those that will."""
     with service_database.begin() as service:
-        for send_uuid in sends.lost(service):
+        for send_uuid in jobs.lost(service):
             log.error("Send %s was being handed over when its process died: it is UNCERTAIN", send_uuid)
-        for send_uuid in sends.give_up(service):
+        for send_uuid in jobs.give_up(service):
             log.error("Send %s was tried often enough: it is FAILED", send_uuid)
-        return sends.wake(service)
+        return jobs.wake(service)
 
 
 def tidy(service_database: Engine, storage: Storage) -> None:
     """Removes the files that no send needs: of attempts that died, and of what is kept no longer."""
     table = buy_order_sends
-    statement = select(table).where(table.c.tidy_at <= sends.now()).order_by(table.c.tidy_at).limit(sends.AT_ONCE)
+    statement = select(table).where(table.c.tidy_at <= jobs.now()).order_by(table.c.tidy_at).limit(jobs.AT_ONCE)
     with service_database.connect() as reading:
         rows = reading.execute(statement).all()
     for row in rows:
-        for stored in storage.list(sends.folder(row.webshop_uuid, row.uuid)):
+        for stored in storage.list(jobs.folder(row.webshop_uuid, row.uuid)):
             if storage.uri(stored.path) not in row.file_uris:
                 storage.remove(stored.path)
         # Not what was asked for meanwhile.

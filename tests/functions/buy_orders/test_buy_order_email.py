@@ -12,7 +12,7 @@ import openpyxl
 import pypdf
 import pytest
 
-from shared.buy_orders import files
+from functions.buy_orders import files
 from shared.clients.mailer import NotTaken, Refused, Unanswered
 from shared.errors import PermanentError
 from shared.messages import BuyOrderEmail

@@ -4,9 +4,9 @@ from uuid import UUID
 
 from werkzeug.datastructures import Headers
 
+from functions.buy_orders import operations
+from functions.buy_orders.operations import EmailBuyOrder, ExportSettings, Mailing, SendPage, SendQuery
 from shared import clients
-from shared.buy_orders import operations
-from shared.buy_orders.operations import EmailBuyOrder, ExportSettings, Mailing, SendPage, SendQuery
 from shared.http_api import Answer, Route, http_function
 
 

@@ -14,8 +14,8 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, Row, func, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 
-from shared.buy_orders import letter, orders, sends
-from shared.buy_orders.states import Status
+from functions.buy_orders import email_content, jobs, orders
+from functions.buy_orders.states import Status
 from shared.exporting.attempt import identifiers_of
 from shared.exporting.identifiers import IDENTIFIERS, MAX_IDENTIFIERS
 from shared.idempotency import checked_key, key_reused
@@ -107,12 +107,12 @@ class Mailing:
         message = BuyOrderEmail(webshop_uuid, uuid4(), buy_order_uuid, user_uuid, **msgspec.structs.asdict(wanted))
         if found := self.found_by_key(message, checked_key(key)):
             return found
-        letter.check(wanted.message, wanted.language)
+        email_content.check(wanted.message, wanted.language)
         with self.product.connect() as product:
             order = orders.find(product, webshop_uuid, buy_order_uuid)
         addressees = orders.addressees(order, wanted.recipient, wanted.cc)
         with self.service.begin() as service:
-            added = sends.add(service, message, addressees.recipient, key)
+            added = jobs.add(service, message, addressees.recipient, key)
         if not added and (found := self.found_by_key(message, key)):
             return found
         self.announce(message)

@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from shared.buy_orders.states import (
+from functions.buy_orders.states import (
     LEASE_SECONDS,
     MAX_ATTEMPTS,
     SENDING_LEASE_SECONDS,

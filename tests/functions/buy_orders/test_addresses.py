@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.buy_orders.addresses import MAX_NAME_LENGTH, checked_address, one_line
+from functions.buy_orders.addresses import MAX_NAME_LENGTH, checked_address, one_line
 from shared.problems import Problem
 
 CASES = Path(__file__).parents[2] / "data" / "mail_addresses.txt"

@@ -8,8 +8,8 @@ from decimal import Decimal
 
 import pytest
 
-from shared.buy_orders import letter
-from shared.buy_orders.orders import Order
+from functions.buy_orders import email_content
+from functions.buy_orders.orders import Order
 from shared.problems import Problem
 
 ORDER = Order(
@@ -28,10 +28,10 @@ ORDER = Order(
 )
 
 
-@pytest.mark.parametrize("language", letter.languages())
+@pytest.mark.parametrize("language", email_content.languages())
 def test_every_language_says_what_a_supplier_needs(language):
     """Number, date, supplier, total, sender; in the HTML no value is read as markup."""
-    written = letter.write(ORDER, "a < b\n{{ order }}", language)
+    written = email_content.write(ORDER, "a < b\n{{ order }}", language)
 
     assert "BO-1 <b>" in written.subject
     for value in (
@@ -52,25 +52,25 @@ def test_every_language_says_what_a_supplier_needs(language):
 
 def test_another_language_is_one_more_file(tmp_path, monkeypatch):
     """Named by its code; nothing else has to know of it."""
-    shutil.copy(letter.TEMPLATES / "en.jinja", tmp_path)
+    shutil.copy(email_content.TEMPLATES / "en.jinja", tmp_path)
     (tmp_path / "nl.jinja").write_text(
         "{% block subject %}Bestelling {{ order.number }}{% endblock %}"
         "{% block text %}{{ order.supplier_name }}{% endblock %}{% block html %}{{ order.supplier_name }}{% endblock %}"
     )
-    monkeypatch.setattr(letter, "TEMPLATES", tmp_path)
-    letter.environment.cache_clear()
+    monkeypatch.setattr(email_content, "TEMPLATES", tmp_path)
+    email_content.environment.cache_clear()
 
-    written = letter.write(ORDER, "", "nl")
+    written = email_content.write(ORDER, "", "nl")
 
-    letter.environment.cache_clear()
-    assert letter.languages() == ["en", "nl"]
-    assert written == letter.Letter("Bestelling BO-1 <b>", "Müller <GmbH>\n", "Müller &lt;GmbH&gt;\n")
+    email_content.environment.cache_clear()
+    assert email_content.languages() == ["en", "nl"]
+    assert written == email_content.Letter("Bestelling BO-1 <b>", "Müller <GmbH>\n", "Müller &lt;GmbH&gt;\n")
 
 
 @pytest.mark.parametrize("language", ["", "xx", "../en", "EN", "en.jinja"])
 def test_a_language_without_a_file_is_refused(language):
     """By name, with those that there are."""
     with pytest.raises(Problem) as refusal:
-        letter.check("", language)
+        email_content.check("", language)
 
     assert "Known: en." in refusal.value.detail

@@ -6,7 +6,7 @@ import io
 import re
 from typing import TYPE_CHECKING
 
-from shared.buy_orders.states import MAX_MAIL_BYTES
+from functions.buy_orders.states import MAX_MAIL_BYTES
 from shared.clients.mailer import File
 from shared.errors import PermanentError
 from shared.exporting.rendering import content_type, ending, render

@@ -12,7 +12,7 @@ import openpyxl
 import pypdf
 import pytest
 
-from shared.buy_orders.operations import in_column_order
+from functions.buy_orders.operations import in_column_order
 from shared.exporting.identifiers import IDENTIFIERS
 from shared.exporting.source import FileType
 from shared.exporting.sources import SOURCES
