@@ -10,10 +10,10 @@ logs.configure(dict(os.environ))
 from functions.buy_orders.buy_order_email import buy_order_email  # noqa: E402
 from functions.buy_orders.buy_orders_api import buy_orders_api  # noqa: E402
 from functions.buy_orders.email_events import email_events  # noqa: E402
-from functions.export_download import export_download  # noqa: E402
-from functions.export_history import export_history  # noqa: E402
-from functions.export_render import export_render  # noqa: E402
-from functions.exports_api import exports_api  # noqa: E402
+from functions.exports.export_download import export_download  # noqa: E402
+from functions.exports.export_history import export_history  # noqa: E402
+from functions.exports.export_render import export_render  # noqa: E402
+from functions.exports.exports_api import exports_api  # noqa: E402
 from functions.import_apply import import_apply  # noqa: E402
 from functions.import_batches import import_batches  # noqa: E402
 from functions.import_mirror import import_mirror  # noqa: E402

@@ -8,10 +8,10 @@ import logging
 
 from functions.buy_orders import jobs as deliveries
 from functions.buy_orders import recovery as deliveries_recovery
+from functions.exports import jobs
+from functions.exports import recovery as exports_sweeping
 from shared import clients
 from shared.delivery import scheduled_function
-from shared.exporting import jobs
-from shared.exporting import sweeping as exports_sweeping
 from shared.imports import sweeping
 from shared.settings import settings
 

@@ -18,10 +18,10 @@ import pytest
 from sqlalchemy import Engine, select
 from werkzeug.test import TestResponse
 
+from functions.exports.states import UNFINISHED
 from shared import access, clients
 from shared.clients.bucket import Storage
 from shared.clients.databases import connect_to
-from shared.exporting.states import UNFINISHED
 from shared.messages import ExportHistory
 from shared.settings import DatabaseSettings, from_environment
 from shared.tables.service import exports
@@ -64,7 +64,7 @@ class ExportsWorld(World):
         # Tokens have tests of their own: here the token is the user.
         monkeypatch.setattr(access, "user_of", lambda header: uuid.UUID(header.removeprefix("Bearer ")))
         self.monkeypatch = monkeypatch
-        self.set("functions.export_download", SIGNED_URLS="off")
+        self.set("functions.exports.export_download", SIGNED_URLS="off")
 
     def set(self, module: str, **environment: str) -> None:
         """Gives a module other settings."""

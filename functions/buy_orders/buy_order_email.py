@@ -18,12 +18,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from functions.buy_orders import email_content, files, jobs, orders
 from functions.buy_orders.addresses import one_line
+from functions.exports.export_render import identifiers_of
+from functions.exports.queries import begin_snapshot
 from shared import clients
 from shared.clients.mailer import Mail, NotTaken, Refused, Unanswered
 from shared.delivery import kafka_function
 from shared.errors import Fenced, PermanentError
-from shared.exporting.attempt import identifiers_of
-from shared.exporting.queries import begin_snapshot
 from shared.messages import BuyOrderEmail
 from shared.problems import Problem
 

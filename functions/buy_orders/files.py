@@ -7,11 +7,11 @@ import re
 from typing import TYPE_CHECKING
 
 from functions.buy_orders.states import MAX_MAIL_BYTES
+from functions.exports.rendering import content_type, ending, render
+from functions.exports.requests import CreateExport
+from functions.exports.source import FileType
 from shared.clients.mailer import File
 from shared.errors import PermanentError
-from shared.exporting.rendering import content_type, ending, render
-from shared.exporting.requests import CreateExport
-from shared.exporting.source import FileType
 from shared.file_names import safe_file_name_of_type
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from functions.buy_orders import email_content, jobs, orders
 from functions.buy_orders.states import Status
-from shared.exporting.attempt import identifiers_of
-from shared.exporting.identifiers import IDENTIFIERS, MAX_IDENTIFIERS
+from functions.exports.export_render import identifiers_of
+from functions.exports.identifiers import IDENTIFIERS, MAX_IDENTIFIERS
 from shared.idempotency import checked_key, key_reused
 from shared.messages import BuyOrderEmail, StorableText
 from shared.paging import MAX_PAGE, Position

@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import func, select
 
 from functions.buy_orders.addresses import checked_address, checked_copies
-from shared.exporting.source import belongs_to
+from functions.exports.source import belongs_to
 from shared.problems import not_found, refused
 from shared.tables.product import buy_order_lines, buy_orders, suppliers, webshops
 

@@ -105,7 +105,7 @@ exports = Table(
     Column("name", Text, nullable=False),  # of the file, safe for a path
     Column("source", Text, nullable=False),
     Column("file_type", Text, nullable=False),
-    Column("request", Text, nullable=False),  # shared.exporting.requests.CreateExport as JSON; jsonb takes no \u0000
+    Column("request", Text, nullable=False),  # functions.exports.requests.CreateExport as JSON; jsonb takes no \u0000
     Column("idempotency_key", Text),
     Column("status", Text, nullable=False, server_default="PENDING"),
     # Goes up at each claim: it is the lease's token, the folder of the file, and what giving up counts.

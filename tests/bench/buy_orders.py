@@ -13,13 +13,13 @@ from uuid import UUID
 from sqlalchemy import select
 
 from functions.buy_orders import files
+from functions.exports import rendering
+from functions.exports.identifiers import DEFAULT_IDENTIFIERS
+from functions.exports.queries import begin_snapshot
+from functions.exports.requests import CreateExport
+from functions.exports.source import FileType
 from infra.local import seeding
 from shared.clients.databases import connect_to
-from shared.exporting import rendering
-from shared.exporting.identifiers import DEFAULT_IDENTIFIERS
-from shared.exporting.queries import begin_snapshot
-from shared.exporting.requests import CreateExport
-from shared.exporting.source import FileType
 from shared.settings import DatabaseSettings
 from shared.tables.product import buy_order_lines, buy_orders
 from tests.conftest import PostgresServer

@@ -21,11 +21,11 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Engine, Result, select, text
 
+from functions.exports.rendering import render
+from functions.exports.requests import CreateExport
+from functions.exports.source import CODE, TEXT
 from shared.clients.databases import connect_to
 from shared.columns import E_NOTATION
-from shared.exporting.rendering import render
-from shared.exporting.requests import CreateExport
-from shared.exporting.source import CODE, TEXT
 from shared.exporting.sources import SOURCES
 from shared.settings import DatabaseSettings
 from shared.tables.product import products as table

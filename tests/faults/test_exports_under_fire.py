@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
+from functions.exports import export_render, jobs
+from functions.exports.states import MAX_ATTEMPTS
 from shared.errors import Unavailable
-from shared.exporting import attempt, jobs
-from shared.exporting.states import MAX_ATTEMPTS
 from shared.messages import ExportHistory, ExportRequest
 from tests.exports_world import ExportsWorld, Proxy
 from tests.world import Killed
@@ -206,9 +206,9 @@ def test_a_claimant_that_sleeps_through_its_lease_publishes_nothing(exports):
 
 def test_a_render_that_lost_its_lease_stops_by_itself(exports, monkeypatch):
     """It does not go on for minutes for nothing: the next progress it makes ends it."""
-    monkeypatch.setattr(attempt, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(export_render, "RENEW_SECONDS", 0.01)
     asked = exports.ask_later()
-    rendered = attempt.render
+    rendered = export_render.render
     seen = []
 
     def slow(*arguments: Any) -> int:
@@ -219,7 +219,7 @@ def test_a_render_that_lost_its_lease_stops_by_itself(exports, monkeypatch):
             progress(rows)
         return int(rendered(*others, progress))
 
-    monkeypatch.setattr(attempt, "render", slow)
+    monkeypatch.setattr(export_render, "render", slow)
     (request,) = exports.broker.take(ExportRequest)
 
     assert exports.deliver(request) == 200
@@ -231,9 +231,9 @@ def test_a_render_that_lost_its_lease_stops_by_itself(exports, monkeypatch):
 
 def test_progress_can_be_seen_while_it_is_made(exports, monkeypatch):
     """The rows so far stand on the export's row, and its lease is kept, also while no row comes."""
-    monkeypatch.setattr(attempt, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(export_render, "RENEW_SECONDS", 0.01)
     asked = exports.ask_later()
-    rendered = attempt.render
+    rendered = export_render.render
     seen = []
 
     def watched(*arguments: Any) -> int:
@@ -246,7 +246,7 @@ def test_progress_can_be_seen_while_it_is_made(exports, monkeypatch):
         seen.append(exports.get(asked["uuid"])["progress_rows"])
         return int(rendered(*others, lambda _rows: None))
 
-    monkeypatch.setattr(attempt, "render", watched)
+    monkeypatch.setattr(export_render, "render", watched)
     exports.run()
 
     assert seen == [12_345]
@@ -255,23 +255,23 @@ def test_progress_can_be_seen_while_it_is_made(exports, monkeypatch):
 
 def test_a_render_that_stands_still_loses_its_lease(exports, monkeypatch):
     """A process that hangs is alive, but its work is not: somebody else may have it."""
-    monkeypatch.setattr(attempt, "RENEW_SECONDS", 0.01)
-    monkeypatch.setattr(attempt, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(export_render, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(export_render, "STALL_SECONDS", 0.05)
     asked = exports.ask_later()
-    rendered = attempt.render
+    rendered = export_render.render
 
     def hanging(*arguments: Any) -> int:
-        monkeypatch.setattr(attempt, "render", rendered)
+        monkeypatch.setattr(export_render, "render", rendered)
         previous = None
         while (lease := exports.row(asked["uuid"])["lease_until"]) != previous:
             previous = lease
-            attempt.threading.Event().wait(0.1)
+            export_render.threading.Event().wait(0.1)
         exports.let_time_pass()
         exports.sweep()
         exports.run()
         return int(rendered(*arguments))
 
-    monkeypatch.setattr(attempt, "render", hanging)
+    monkeypatch.setattr(export_render, "render", hanging)
     exports.run()
 
     exports.recover()

@@ -17,7 +17,7 @@ from shared.exporting.sources import (
 )
 
 if TYPE_CHECKING:
-    from shared.exporting.source import Source
+    from functions.exports.source import Source
 
 SOURCES: dict[str, Source] = {
     source.key: source

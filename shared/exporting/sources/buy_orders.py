@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Numeric, Table, func, type_coerce
 
-from shared.exporting.identifiers import IDENTIFIERS
-from shared.exporting.source import CODE, DATE, DECIMAL, INTEGER, TEXT, Column, Document, Party, Source, belongs_to
+from functions.exports.identifiers import IDENTIFIERS
+from functions.exports.source import CODE, DATE, DECIMAL, INTEGER, TEXT, Column, Document, Party, Source, belongs_to
 from shared.tables.product import buy_order_lines, buy_orders, products, supplier_products, suppliers, webshops
 
 if TYPE_CHECKING:

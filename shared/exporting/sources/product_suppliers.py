@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.exporting.source import BOOLEAN, CODE, DECIMAL, IDENTITY, INTEGER, TEXT, Column, Source, belongs_to
+from functions.exports.source import BOOLEAN, CODE, DECIMAL, IDENTITY, INTEGER, TEXT, Column, Source, belongs_to
 from shared.tables.product import products, supplier_products, suppliers
 
 SOURCE = Source(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from functions.exports.source import BOOLEAN, CODE, DECIMAL, IDENTITY, INTEGER, MOMENT, TEXT, Column, Source
 from shared.columns import COLUMNS, Kind
-from shared.exporting.source import BOOLEAN, CODE, DECIMAL, IDENTITY, INTEGER, MOMENT, TEXT, Column, Source
 from shared.tables.product import products
 
 TYPES = {

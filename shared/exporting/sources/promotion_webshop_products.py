@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.exporting.source import CODE, DATE, DECIMAL, IDENTITY, INTEGER, TEXT, Column, Source, belongs_to
+from functions.exports.source import CODE, DATE, DECIMAL, IDENTITY, INTEGER, TEXT, Column, Source, belongs_to
 from shared.tables.product import products, promotion_products, promotions
 
 SOURCE = Source(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import func, select
 
-from shared.exporting.source import DATE, DECIMAL, IDENTITY, INTEGER, TEXT, Column, Source
+from functions.exports.source import DATE, DECIMAL, IDENTITY, INTEGER, TEXT, Column, Source
 from shared.tables.product import promotion_products, promotions
 
 PRODUCTS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import func, select
 
-from shared.exporting.source import DECIMAL, IDENTITY, INTEGER, MOMENT, TEXT, Column, Source
+from functions.exports.source import DECIMAL, IDENTITY, INTEGER, MOMENT, TEXT, Column, Source
 from shared.tables.product import buy_orders, suppliers
 
 OPEN_ORDERS = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.exporting.source import CODE, DATE, DECIMAL, IDENTITY, INTEGER, TEXT, Column, Source, belongs_to
+from functions.exports.source import CODE, DATE, DECIMAL, IDENTITY, INTEGER, TEXT, Column, Source, belongs_to
 from shared.tables.product import buy_order_lines, buy_orders, products, suppliers
 
 OUTSTANDING = buy_order_lines.c.quantity - buy_order_lines.c.delivered_quantity

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sqlalchemy import Text, case, cast, func, or_
 
+from functions.exports.queries import written
+from functions.exports.source import BOOLEAN, CODE, MOMENT, TEXT, Column
 from shared.columns import E_NOTATION
-from shared.exporting.queries import written
-from shared.exporting.source import BOOLEAN, CODE, MOMENT, TEXT, Column
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
-    from shared.exporting.queries import Progress, Rows
+    from functions.exports.queries import Progress, Rows
 
 FORMULA_START = "=+@\t\r-"  # what makes a spreadsheet run a text; the hyphen last, where a pattern takes it for itself
 # What may have to be escaped, by its first character: ' for those that stand before a formula, N for NULL.

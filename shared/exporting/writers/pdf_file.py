@@ -14,7 +14,7 @@ from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from shared.exporting.source import Column, Document, Party
+from functions.exports.source import Column, Document, Party
 from shared.exporting.writers import fonts
 from shared.exporting.writers.paper import FAINT, HEADLINE, MARGIN, SMALL, TITLE, Paper, Words
 from shared.exporting.writers.pdf_table import Row, Table
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement
 
-    from shared.exporting.queries import Progress, Rows
+    from functions.exports.queries import Progress, Rows
 
 log = logging.getLogger(__name__)
 

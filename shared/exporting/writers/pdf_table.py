@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from shared.exporting.source import CODE, DECIMAL, INTEGER, TEXT, Column
+from functions.exports.source import CODE, DECIMAL, INTEGER, TEXT, Column
 from shared.exporting.writers import fonts
 from shared.exporting.writers.paper import BODY, MARGIN, MM_A_POINT, PAPERS, Paper, Words
 

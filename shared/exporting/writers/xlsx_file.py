@@ -16,15 +16,15 @@ from zipfile import ZIP_DEFLATED, ZipFile
 
 from sqlalchemy import Integer, Numeric, Text, case, cast, func
 
-from shared.exporting.queries import written
-from shared.exporting.source import BOOLEAN, CODE, DATE, DECIMAL, IDENTITY, INTEGER, MOMENT, TEXT, Column, ColumnType
+from functions.exports.queries import written
+from functions.exports.source import BOOLEAN, CODE, DATE, DECIMAL, IDENTITY, INTEGER, MOMENT, TEXT, Column, ColumnType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import ColumnElement
 
-    from shared.exporting.queries import Progress, Rows
+    from functions.exports.queries import Progress, Rows
 
 MAX_SHEET_ROWS = 1_048_576  # of the file format, the heading included
 MAX_SHEET_BYTES = 2_000_000_000  # of XML: from 2 GiB on the archive would take a form that not every program reads

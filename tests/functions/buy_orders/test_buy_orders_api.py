@@ -13,8 +13,8 @@ import pypdf
 import pytest
 
 from functions.buy_orders.operations import in_column_order
-from shared.exporting.identifiers import IDENTIFIERS
-from shared.exporting.source import FileType
+from functions.exports.identifiers import IDENTIFIERS
+from functions.exports.source import FileType
 from shared.exporting.sources import SOURCES
 from shared.messages import BuyOrderEmail
 from tests.buy_orders_world import event

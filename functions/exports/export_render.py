@@ -1,4 +1,10 @@
-"""One attempt at an export, by whoever claimed it: rows out of one snapshot into a file that appears whole or never."""
+"""export_render: makes an export's file.
+
+It holds the export's lease while it works. A delivery that meets a live lease has nothing to do: its holder goes on,
+and if the holder died, sweep sends the request again.
+
+The rows come out of one snapshot, into a file that appears whole or never.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +21,17 @@ import msgspec
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from functions.exports import jobs
+from functions.exports.export_history import announce
+from functions.exports.identifiers import DEFAULT_IDENTIFIERS
+from functions.exports.jobs import Claim
+from functions.exports.rendering import content_type, render
+from functions.exports.requests import CreateExport
+from functions.exports.states import MAX_ATTEMPTS
+from shared import clients
+from shared.delivery import kafka_function
 from shared.errors import Fenced, PermanentError
-from shared.exporting import history, jobs
-from shared.exporting.identifiers import DEFAULT_IDENTIFIERS
-from shared.exporting.jobs import Claim
-from shared.exporting.rendering import content_type, render
-from shared.exporting.requests import CreateExport
+from shared.messages import ExportRequest
 from shared.problems import Problem
 from shared.tables.service import buy_order_export_settings
 
@@ -29,11 +40,21 @@ if TYPE_CHECKING:
     from shared.clients.bucket import Storage
     from shared.messages import ExportHistory
 
+
 log = logging.getLogger(__name__)
 
 RENEW_SECONDS = 1.0  # between two renewals; each says how many rows are written, and somebody may be watching
 # Without a row for so long a lease is not renewed: longer than a database may be silent before its socket times out.
 STALL_SECONDS = 120
+
+
+@kafka_function(ExportRequest)
+def export_render(request: ExportRequest) -> None:
+    """Called for `webshop.export.request`."""
+    with clients.service_database().begin() as service:
+        held, record = jobs.claim(service, request.export_uuid)
+    attempt = Attempt(clients.service_database(), clients.product_database(), clients.storage(), clients.kafka())
+    attempt.make(held, record, give_up_after=MAX_ATTEMPTS)
 
 
 @dataclass(frozen=True)
@@ -76,7 +97,7 @@ class Attempt:
         """
         request = msgspec.json.decode(held.request, type=CreateExport)
         with Lease(self.service, held) as lease:
-            history.announce(self.kafka, claimed)
+            announce(self.kafka, claimed)
             with self.storage.writing(held.path, content_type(held.file_type)) as sink:
                 rows = self.rendered(held, request, sink, lease)
                 size_bytes = sink.tell()
@@ -88,7 +109,7 @@ class Attempt:
         except Fenced:
             self.storage.remove(held.path)
             raise
-        history.announce(self.kafka, record)
+        announce(self.kafka, record)
 
     def rendered(self, held: Claim, request: CreateExport, sink: BinaryIO, lease: Lease) -> int:
         """Renders into `sink`; returns the number of rows. A connection left in the middle of a COPY is thrown away."""
@@ -114,7 +135,7 @@ class Attempt:
             return
         if record is None:
             raise Fenced(f"attempt {held.attempts} at export {held.uuid} is over")
-        history.announce(self.kafka, record)
+        announce(self.kafka, record)
 
     def back_off(self, held: Claim) -> None:
         """Shortens the lease. If the database does not answer, it just runs out."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.exporting.source import Column, FileType, Operator, Source
+from functions.exports.source import Column, FileType, Operator, Source
 from shared.exporting.sources import SOURCES
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from shared.exporting.rendering import content_type, ending
+from functions.exports.rendering import content_type, ending
 
 HEAVY = ("openpyxl", "fpdf", "fontTools", "pymupdf_fonts", "cvttf_NotoSansCJK_Regular", "PIL")
 
@@ -16,7 +16,7 @@ HEAVY = ("openpyxl", "fpdf", "fontTools", "pymupdf_fonts", "cvttf_NotoSansCJK_Re
 def test_heavy_libraries_wait_until_their_file_is_made(module: str) -> None:
     """The first small CSV after a cold start is not kept waiting by what draws a PDF."""
     loaded = f"print(*(name for name in {HEAVY!r} if name in sys.modules))"
-    code = f"import sys, shared.exporting.{module}; {loaded}"
+    code = f"import sys, functions.exports.{module}; {loaded}"
 
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
 

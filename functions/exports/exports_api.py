@@ -7,11 +7,11 @@ from uuid import UUID
 
 from werkzeug.datastructures import Headers
 
+from functions.exports import catalog, operations
+from functions.exports.operations import Export, Exporting, ExportPage, ExportQuery
+from functions.exports.requests import CreateExport
+from functions.exports.states import UNFINISHED, Status
 from shared import clients
-from shared.exporting import offers, operations
-from shared.exporting.operations import Export, Exporting, ExportPage, ExportQuery
-from shared.exporting.requests import CreateExport
-from shared.exporting.states import UNFINISHED, Status
 from shared.http_api import Answer, Route, http_function
 
 
@@ -59,9 +59,9 @@ def delete_export(webshop_uuid: UUID, export_uuid: UUID) -> None:
     exporting().delete(webshop_uuid, export_uuid)
 
 
-def list_sources() -> offers.Offers:
+def list_sources() -> catalog.Offers:
     """What can be exported: sources, columns, operators, file types."""
-    return offers.offers()
+    return catalog.offers()
 
 
 EXPORTS = "/webshops/<uuid:webshop_uuid>/exports"

@@ -13,8 +13,8 @@ from uuid import UUID
 
 import msgspec
 
-from shared.exporting.identifiers import DEFAULT_IDENTIFIERS
-from shared.exporting.source import Column, FileType, Operator, Source
+from functions.exports.identifiers import DEFAULT_IDENTIFIERS
+from functions.exports.source import Column, FileType, Operator, Source
 from shared.exporting.sources import SOURCES
 from shared.problems import refused
 

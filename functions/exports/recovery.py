@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, select, update
 
-from shared.exporting import jobs
+from functions.exports import jobs
 from shared.messages import Message
 from shared.tables.service import exports
 

@@ -12,10 +12,10 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
+from functions.exports.identifiers import DEFAULT_IDENTIFIERS
+from functions.exports.rendering import render
+from functions.exports.requests import CreateExport
 from shared.clients.databases import connect_to
-from shared.exporting.identifiers import DEFAULT_IDENTIFIERS
-from shared.exporting.rendering import render
-from shared.exporting.requests import CreateExport
 from shared.settings import DatabaseSettings
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Row, RowMapping, and_, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from functions.exports.states import LEASE_SECONDS, MAX_ATTEMPTS, UNFINISHED, Status
 from shared.errors import Fenced
-from shared.exporting.states import LEASE_SECONDS, MAX_ATTEMPTS, UNFINISHED, Status
 from shared.messages import ExportHistory, ExportRequest
 from shared.tables.service import exports
 
@@ -40,7 +40,7 @@ class NewExport(msgspec.Struct, frozen=True):
     name: str  # of the file, safe for a path
     source: str
     file_type: str
-    request: str  # shared.exporting.requests.CreateExport as JSON
+    request: str  # functions.exports.requests.CreateExport as JSON
     idempotency_key: str | None
 
 

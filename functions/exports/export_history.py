@@ -1,4 +1,7 @@
-"""The Export History Table: what became of every export, kept by the messages that each change sends."""
+"""export_history: keeps the Export History Table.
+
+Every message holds the whole record and its version, so that any order, and any number of times, ends the same.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,24 @@ import msgspec
 from sqlalchemy import Connection, update
 from sqlalchemy.dialects.postgresql import insert
 
+from shared import clients
+from shared.delivery import kafka_function
 from shared.messages import ExportHistory, Message
-from shared.tables.service import export_history, exports
+from shared.tables.service import export_history as history_table
+from shared.tables.service import exports
 
 if TYPE_CHECKING:
     from shared.clients.broker import Kafka
 
+
 log = logging.getLogger(__name__)
+
+
+@kafka_function(ExportHistory)
+def export_history(record: ExportHistory) -> None:
+    """Called for `webshop.export.history`."""
+    with clients.service_database().begin() as service:
+        store(service, record)
 
 
 def store(service: Connection, record: ExportHistory) -> None:
@@ -24,12 +38,12 @@ def store(service: Connection, record: ExportHistory) -> None:
     So the same record again, or an older one that comes late, changes nothing.
     """
     values = msgspec.structs.asdict(record)
-    statement = insert(export_history).values(**values)
+    statement = insert(history_table).values(**values)
     service.execute(
         statement.on_conflict_do_update(
-            index_elements=[export_history.c.uuid],
+            index_elements=[history_table.c.uuid],
             set_={name: statement.excluded[name] for name in values if name != "uuid"},
-            where=export_history.c.version < statement.excluded.version,
+            where=history_table.c.version < statement.excluded.version,
         )
     )
     newest = (exports.c.uuid == record.uuid, exports.c.version == record.version)

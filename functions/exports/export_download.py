@@ -2,11 +2,11 @@
 
 from uuid import UUID
 
+from functions.exports import operations
+from functions.exports.operations import File
+from functions.exports.rendering import content_type
 from shared import clients
 from shared.errors import ObjectGone, Unavailable
-from shared.exporting import operations
-from shared.exporting.operations import File
-from shared.exporting.rendering import content_type
 from shared.file_names import content_disposition
 from shared.http_api import Answer, Route, http_function
 from shared.problems import Problem

@@ -27,7 +27,7 @@ def test_where_nothing_signs_the_function_streams_the_file(exports):
 
 def test_where_something_signs_each_click_gets_a_url_of_its_own(exports, monkeypatch):
     """302 to the bucket, for this file and under its name; the URL is in no cache."""
-    exports.set("functions.export_download", SIGNED_URLS="on")
+    exports.set("functions.exports.export_download", SIGNED_URLS="on")
     monkeypatch.setattr(
         exports.storage,
         "signed_url",

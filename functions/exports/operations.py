@@ -12,14 +12,15 @@ from uuid import UUID, uuid4
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, select, tuple_
 
+from functions.exports import jobs
+from functions.exports.export_history import announce
+from functions.exports.export_render import Attempt
+from functions.exports.jobs import Claim, NewExport
+from functions.exports.recovery import remove_all_but
+from functions.exports.rendering import ending
+from functions.exports.requests import CreateExport, checked
+from functions.exports.states import Status
 from shared.errors import Fenced, PermanentError
-from shared.exporting import history, jobs
-from shared.exporting.attempt import Attempt
-from shared.exporting.jobs import Claim, NewExport
-from shared.exporting.rendering import ending
-from shared.exporting.requests import CreateExport, checked
-from shared.exporting.states import Status
-from shared.exporting.sweeping import remove_all_but
 from shared.file_names import safe_file_name_of_type
 from shared.idempotency import checked_key, key_reused
 from shared.messages import ExportHistory, ExportRequest
@@ -99,7 +100,7 @@ class Exporting:
             record = jobs.add(service, new)
         if record is None:
             return self.found_by_key(new, wanted)
-        history.announce(self.kafka, record, ExportRequest(webshop_uuid, new.uuid))
+        announce(self.kafka, record, ExportRequest(webshop_uuid, new.uuid))
         return self.found(webshop_uuid, new.uuid)
 
     def make(self, webshop_uuid: UUID, user_uuid: UUID, wanted: CreateExport, idempotency_key: str | None) -> Export:
@@ -140,7 +141,7 @@ class Exporting:
             remove_all_but(self.storage, jobs.folder(webshop_uuid, export_uuid), needed=None)
         except Exception:
             log.exception("The files of export %s were not removed; sweep will", export_uuid)
-        history.announce(self.kafka, record)
+        announce(self.kafka, record)
 
     def found(self, webshop_uuid: UUID, export_uuid: UUID) -> Export:
         """The export as it is now. Raises Problem 404."""

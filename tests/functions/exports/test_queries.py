@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError
 
-from shared.exporting import queries
-from shared.exporting.queries import DIALECT, Progress, Values, rows_of
-from shared.exporting.requests import CreateExport, Filter, checked
-from shared.exporting.source import FileType, Operator
+from functions.exports import queries
+from functions.exports.queries import DIALECT, Progress, Values, rows_of
+from functions.exports.requests import CreateExport, Filter, checked
+from functions.exports.source import FileType, Operator
 from shared.exporting.sources import SOURCES
 from shared.problems import Problem
 

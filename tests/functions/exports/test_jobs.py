@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Connection, select, update
 
+from functions.exports import export_history, jobs
+from functions.exports.jobs import Claim, NewExport
+from functions.exports.states import MAX_ATTEMPTS
 from shared.errors import Fenced
-from shared.exporting import history, jobs
-from shared.exporting.jobs import Claim, NewExport
-from shared.exporting.states import MAX_ATTEMPTS
 from shared.tables.service import exports as table
 from tests.exports_world import ExportsWorld
 
@@ -174,12 +174,12 @@ def test_every_change_of_the_record_is_due_to_the_history_until_it_is_there(serv
     old = jobs.fail(service, held, "It failed.")
     jobs.delete(service, held.webshop_uuid, export_uuid)
 
-    history.store(service, old)
+    export_history.store(service, old)
     assert row(service, export_uuid).history_due_at is not None
     change(service, export_uuid, history_due_at=jobs.now(-1))
     (record,) = jobs.behind_in_history(service)
     assert jobs.behind_in_history(service) == []
-    history.store(service, record)
+    export_history.store(service, record)
     assert row(service, export_uuid).history_due_at is None
 
 

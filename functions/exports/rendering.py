@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, BinaryIO
 from uuid import UUID
 
-from shared.exporting.queries import Progress, Rows, begin_snapshot
-from shared.exporting.requests import CreateExport, checked
-from shared.exporting.source import FileType
+from functions.exports.queries import Progress, Rows, begin_snapshot
+from functions.exports.requests import CreateExport, checked
+from functions.exports.source import FileType
 
 if TYPE_CHECKING:
     from collections.abc import Callable

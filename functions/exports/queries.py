@@ -16,9 +16,9 @@ import msgspec
 from sqlalchemy import JSON, Text, Uuid, and_, cast, func, literal_column, or_, select, text, true
 from sqlalchemy.dialects import postgresql
 
+from functions.exports.requests import Condition, Conditions, Selection
+from functions.exports.source import FileType, Operator
 from shared.clients.copying import copy_out
-from shared.exporting.requests import Condition, Conditions, Selection
-from shared.exporting.source import FileType, Operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from shared.exporting.requests import CreateExport
+from functions.exports.requests import CreateExport
 from shared.exporting.sources import SOURCES
 from shared.messages import ExportHistory, ExportRequest
 from tests.exports_world import Proxy, csv_rows

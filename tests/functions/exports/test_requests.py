@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared.exporting.identifiers import DEFAULT_IDENTIFIERS, IDENTIFIERS
-from shared.exporting.requests import MAX_CONDITIONS, MAX_VALUES, CreateExport, checked
-from shared.exporting.source import FileType
+from functions.exports.identifiers import DEFAULT_IDENTIFIERS, IDENTIFIERS
+from functions.exports.requests import MAX_CONDITIONS, MAX_VALUES, CreateExport, checked
+from functions.exports.source import FileType
 from shared.exporting.sources import SOURCES
 from shared.problems import Problem
 
