@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from functions.exports.source import Column, FileType, Operator, Source
-from shared.exporting.sources import SOURCES
+from functions.exports.sources import SOURCES
 
 
 class OfferedColumn(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ import msgspec
 
 from functions.exports.identifiers import DEFAULT_IDENTIFIERS
 from functions.exports.source import Column, FileType, Operator, Source
-from shared.exporting.sources import SOURCES
+from functions.exports.sources import SOURCES
 from shared.problems import refused
 
 MAX_CONDITIONS = 1_000  # each is tried on every row: more would keep the database busy for minutes

@@ -24,9 +24,9 @@ from sqlalchemy import Engine, Result, select, text
 from functions.exports.rendering import render
 from functions.exports.requests import CreateExport
 from functions.exports.source import CODE, TEXT
+from functions.exports.sources import SOURCES
 from shared.clients.databases import connect_to
 from shared.columns import E_NOTATION
-from shared.exporting.sources import SOURCES
 from shared.settings import DatabaseSettings
 from shared.tables.product import products as table
 

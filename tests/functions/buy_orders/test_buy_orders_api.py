@@ -15,7 +15,7 @@ import pytest
 from functions.buy_orders.operations import in_column_order
 from functions.exports.identifiers import IDENTIFIERS
 from functions.exports.source import FileType
-from shared.exporting.sources import SOURCES
+from functions.exports.sources import SOURCES
 from shared.messages import BuyOrderEmail
 from tests.buy_orders_world import event
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from functions.exports.requests import CreateExport
-from shared.exporting.sources import SOURCES
+from functions.exports.sources import SOURCES
 from shared.messages import ExportHistory, ExportRequest
 from tests.exports_world import Proxy, csv_rows
 

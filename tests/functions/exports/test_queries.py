@@ -19,7 +19,7 @@ from functions.exports import queries
 from functions.exports.queries import DIALECT, Progress, Values, rows_of
 from functions.exports.requests import CreateExport, Filter, checked
 from functions.exports.source import FileType, Operator
-from shared.exporting.sources import SOURCES
+from functions.exports.sources import SOURCES
 from shared.problems import Problem
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from functions.exports.identifiers import DEFAULT_IDENTIFIERS, IDENTIFIERS
 from functions.exports.requests import MAX_CONDITIONS, MAX_VALUES, CreateExport, checked
 from functions.exports.source import FileType
-from shared.exporting.sources import SOURCES
+from functions.exports.sources import SOURCES
 from shared.problems import Problem
 
 

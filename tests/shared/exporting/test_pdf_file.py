@@ -177,7 +177,7 @@ def test_texts_break_between_words_and_numbers_never() -> None:
 
 def test_all_columns_fit_on_the_page(seeded: Exporter, order: dict[str, str]) -> None:
     """Columns win over the settings, all nineteen of them if need be."""
-    from shared.exporting.sources import SOURCES
+    from functions.exports.sources import SOURCES
 
     columns = [column.key for column in SOURCES["buy_orders"].columns]
 

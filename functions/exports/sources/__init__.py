@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from shared.exporting.sources import (
+from functions.exports.sources import (
     buy_orders,
     product_promotions,
     product_suppliers,
