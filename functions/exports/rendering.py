@@ -60,14 +60,14 @@ def writer_of(file_type: FileType) -> Writer:
     """The function that writes a file of this type. What it needs is loaded now: not every export draws a PDF."""
     match file_type:
         case FileType.CSV:
-            from shared.exporting.writers import csv_file
+            from functions.exports.writers import csv_file
 
             return csv_file.write
         case FileType.XLSX:
-            from shared.exporting.writers import xlsx_file
+            from functions.exports.writers import xlsx_file
 
             return xlsx_file.write
         case FileType.PDF:
-            from shared.exporting.writers import pdf_file
+            from functions.exports.writers import pdf_file
 
             return pdf_file.write

@@ -15,9 +15,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from functions.exports.source import Column, Document, Party
-from shared.exporting.writers import fonts
-from shared.exporting.writers.paper import FAINT, HEADLINE, MARGIN, SMALL, TITLE, Paper, Words
-from shared.exporting.writers.pdf_table import Row, Table
+from functions.exports.writers import fonts
+from functions.exports.writers.paper import FAINT, HEADLINE, MARGIN, SMALL, TITLE, Paper, Words
+from functions.exports.writers.pdf_table import Row, Table
 from shared.problems import refused
 
 if TYPE_CHECKING:

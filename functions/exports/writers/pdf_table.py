@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from functions.exports.source import CODE, DECIMAL, INTEGER, TEXT, Column
-from shared.exporting.writers import fonts
-from shared.exporting.writers.paper import BODY, MARGIN, MM_A_POINT, PAPERS, Paper, Words
+from functions.exports.writers import fonts
+from functions.exports.writers.paper import BODY, MARGIN, MM_A_POINT, PAPERS, Paper, Words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

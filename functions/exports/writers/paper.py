@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-from shared.exporting.writers import fonts
+from functions.exports.writers import fonts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,7 +103,7 @@ class Paper:
 
     def finished(self) -> bytes:
         """The file."""
-        from shared.exporting.writers.cid_codes import Producer
+        from functions.exports.writers.cid_codes import Producer
 
         return bytes(self._pdf.output(output_producer_class=Producer))
 
@@ -119,7 +119,7 @@ class Paper:
 
     def _set_cjk(self, words: Words) -> None:
         if "cjk" not in self._pdf.fonts:  # loaded at its first letter: it is large
-            from shared.exporting.writers.cid_codes import CidFont
+            from functions.exports.writers.cid_codes import CidFont
 
             self._pdf.fonts["cjk"] = CidFont(self._pdf, fonts.noto_sans_cjk_file(), "cjk")
         self._pdf.set_font("cjk", "", words.size)

@@ -16,15 +16,14 @@ import pytest
 
 from functions.exports.identifiers import DEFAULT_IDENTIFIERS
 from functions.exports.source import DECIMAL, TEXT, Column
-from shared.exporting.writers import fonts, pdf_file
-from shared.exporting.writers.paper import MARGIN, PAPERS
-from shared.exporting.writers.pdf_table import GUTTER, Table
+from functions.exports.writers import fonts, pdf_file
+from functions.exports.writers.paper import MARGIN, PAPERS
+from functions.exports.writers.pdf_table import GUTTER, Table
 from shared.problems import Problem
 
 if TYPE_CHECKING:
-    from tests.shared.exporting.conftest import Exporter
-
     from tests.conftest import Databases
+    from tests.shared.exporting.conftest import Exporter
 
 BY_NAME = ("WEBSHOP_PRODUCT_NAME", "SUPPLIER_PRODUCT_NAME")
 

@@ -17,11 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from functions.exports.sources import SOURCES
-from shared.exporting.writers import xlsx_file
+from functions.exports.writers import xlsx_file
 from tests.shared.exporting.test_csv_file import first, put_names
 
 if TYPE_CHECKING:
     from openpyxl.worksheet.worksheet import Worksheet
+
     from tests.shared.exporting.conftest import Exporter
 
 NO_XML = frozenset(map(chr, [*range(1, 9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF]))
