@@ -14,12 +14,12 @@ from functions.exports.export_download import export_download  # noqa: E402
 from functions.exports.export_history import export_history  # noqa: E402
 from functions.exports.export_render import export_render  # noqa: E402
 from functions.exports.exports_api import exports_api  # noqa: E402
-from functions.import_apply import import_apply  # noqa: E402
-from functions.import_batches import import_batches  # noqa: E402
-from functions.import_mirror import import_mirror  # noqa: E402
-from functions.import_progress import import_progress  # noqa: E402
-from functions.import_upload import import_upload  # noqa: E402
-from functions.imports_api import imports_api  # noqa: E402
+from functions.imports.import_apply import import_apply  # noqa: E402
+from functions.imports.import_batches import import_batches  # noqa: E402
+from functions.imports.import_mirror import import_mirror  # noqa: E402
+from functions.imports.import_progress import import_progress  # noqa: E402
+from functions.imports.import_upload import import_upload  # noqa: E402
+from functions.imports.imports_api import imports_api  # noqa: E402
 from functions.kafka_bridge import kafka_bridge  # noqa: E402
 from functions.sweep import sweep  # noqa: E402
 

@@ -10,9 +10,9 @@ from functions.buy_orders import jobs as deliveries
 from functions.buy_orders import recovery as deliveries_recovery
 from functions.exports import jobs
 from functions.exports import recovery as exports_sweeping
+from functions.imports import recovery
 from shared import clients
 from shared.delivery import scheduled_function
-from shared.imports import sweeping
 from shared.settings import settings
 
 log = logging.getLogger(__name__)
@@ -20,27 +20,27 @@ log = logging.getLogger(__name__)
 
 def send_lost_uploads() -> None:
     """Uploads whose event never came."""
-    clients.kafka().send(*sweeping.lost_uploads(clients.service_database(), clients.storage()))
+    clients.kafka().send(*recovery.lost_uploads(clients.service_database(), clients.storage()))
 
 
 def wake_imports() -> None:
     """Imports that nobody works on."""
     with clients.service_database().begin() as service:
-        triggers = sweeping.sleeping_imports(service)
+        triggers = recovery.sleeping_imports(service)
     clients.kafka().send(*triggers)
 
 
 def mirror_what_was_missed() -> None:
     """Outcomes whose mirror message was lost."""
     with clients.product_database().begin() as product:
-        updated = sweeping.unmirrored_outcomes(product)
+        updated = recovery.unmirrored_outcomes(product)
     clients.kafka().send(*updated)
 
 
 def forget_what_is_over() -> None:
     """Outcomes and gates of imports that are long over."""
     with clients.product_database().begin() as product:
-        sweeping.forget_old_outcomes(product)
+        recovery.forget_old_outcomes(product)
 
 
 def wake_exports() -> None:

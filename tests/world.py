@@ -27,15 +27,15 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, event, text
 
 import main
+from functions.imports import import_upload, operations
+from functions.imports.operations import Import, find_one
+from functions.imports.states import ACTIVE
 from shared import clients
 from shared.clients.broker import NotSent
 from shared.clients.bucket import StoredObject
 from shared.clients.databases import connect_to
 from shared.clients.mailer import Mail
 from shared.errors import ObjectGone
-from shared.imports import operations, uploads
-from shared.imports.operations import Import, find_one
-from shared.imports.states import ACTIVE
 from shared.messages import Letter, Message, ProductsUpdated
 from shared.settings import DatabaseSettings
 
@@ -198,14 +198,14 @@ class World:
         return import_uuid
 
     def put(self, import_uuid: uuid.UUID, content: bytes | str, **metadata: str) -> StoredObject:
-        path = uploads.path_of(self.webshop, import_uuid, "products.csv")
+        path = import_upload.path_of(self.webshop, import_uuid, "products.csv")
         given = {"user-uuid": str(self.user), **{key.replace("_", "-"): value for key, value in metadata.items()}}
         return self.bucket.put(path, content.encode() if isinstance(content, str) else content, given)
 
     def put_for(self, webshop_uuid: uuid.UUID, content: str) -> uuid.UUID:
         """Puts a file of another webshop into the bucket. Returns the import's uuid."""
         import_uuid = uuid.uuid4()
-        path = uploads.path_of(webshop_uuid, import_uuid, "products.csv")
+        path = import_upload.path_of(webshop_uuid, import_uuid, "products.csv")
         self.bucket.put(path, content.encode(), {"user-uuid": str(self.user)})
         return import_uuid
 

@@ -21,8 +21,8 @@ from uuid import UUID, uuid4
 import msgspec
 from sqlalchemy import Engine, text
 
+from functions.imports import gate, import_apply
 from shared.clients.databases import connect_to
-from shared.imports import applying, gate
 from shared.messages import ImportBatch
 from shared.settings import DatabaseSettings
 
@@ -190,7 +190,7 @@ def apply_alone(product: Engine, webshop_uuid: UUID, round_number: int) -> float
 
     def apply(batch: ImportBatch) -> int:
         with product.begin() as connection:
-            return len(applying.apply(connection, batch).updated)
+            return len(import_apply.apply(connection, batch).updated)
 
     begun = time.perf_counter()
     with ThreadPoolExecutor(APPLY_THREADS) as threads:

@@ -9,9 +9,9 @@ from collections import deque
 
 import pytest
 
+from functions.imports import closing, jobs
+from functions.imports.states import LEASE_SECONDS, Status
 from shared.errors import Fenced
-from shared.imports import closing, leases
-from shared.imports.states import LEASE_SECONDS, Status
 from shared.messages import BatchApplied, ImportBatch, ImportTrigger, ProductsUpdated
 from tests.world import Killed, World, ledger, table
 
@@ -349,7 +349,7 @@ def test_a_claimant_that_lost_its_lease_closes_nothing(world, file):
     world.deliver_upload(import_uuid)
     (trigger,) = world.broker.take(ImportTrigger)
     with world.looking["service"].begin() as service:
-        stale = leases.claim(service, trigger)
+        stale = jobs.claim(service, trigger)
     world.let_time_pass()
     world.deliver(trigger)
 
@@ -387,7 +387,7 @@ def test_a_retry_while_an_old_claimant_wakes_up(world, file):
             old_batches.append(messages)
             world.let_time_pass()
             with world.looking["service"].begin() as service:
-                leases.finish(
+                jobs.finish(
                     service,
                     import_uuid,
                     1,

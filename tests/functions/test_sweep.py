@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from shared.imports.sweeping import AT_ONCE, FILE_RETENTION, STALLED_CLAIMS, UPLOADS_OF_THE_LAST
+from functions.imports.recovery import AT_ONCE, FILE_RETENTION, STALLED_CLAIMS, UPLOADS_OF_THE_LAST
 from shared.messages import ImportTrigger, ProductsUpdated
 from tests.world import World, table
 

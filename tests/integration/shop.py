@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shared.imports.states import ACTIVE
+from functions.imports.states import ACTIVE
 from tests.integration.waiting import wait_until
 
 Seen = dict[str, Any]  # an import as the API shows it

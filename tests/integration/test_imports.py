@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from shared.imports.states import ACTIVE, MAX_FILE_BYTES
+from functions.imports.states import ACTIVE, MAX_FILE_BYTES
 from tests.integration.catalogue import csv_of, new_values
 from tests.integration.database import GATES, ONE_PRODUCT, Hold
 from tests.integration.shop import put

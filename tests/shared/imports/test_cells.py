@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from functions.imports.cells import RefusedCell, read, read_column, shown
 from shared.columns import BY_KEY, COLUMNS, E_NOTATION, Kind
-from shared.imports.cells import RefusedCell, read, read_column, shown
 
 CASES = Path(__file__).parents[2] / "data" / "cells.txt"
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from functions.imports.validation import PIECE_ROWS, ImportFile, RefusedFile, open_file
 from shared.columns import COLUMNS
-from shared.imports.validation import PIECE_ROWS, ImportFile, RefusedFile, open_file
 from shared.messages import CellError
 
 LONGEST_SECONDS = (

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from functions.imports import gate, import_apply
+from functions.imports.validation import open_file
 from shared.columns import COLUMNS
-from shared.imports import applying, gate
-from shared.imports.validation import open_file
 from shared.messages import ImportBatch
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def imported(own: Exporter, content: bytes) -> tuple[tuple[str, ...], tuple[Any,
             batch = ImportBatch(
                 own.webshop_uuid, import_uuid, 1, tuple(piece.row_numbers), file.columns, tuple(piece.rows)
             )
-            outcome = applying.apply(product, batch)
+            outcome = import_apply.apply(product, batch)
             updated += outcome.updated
             refused += outcome.refused
         product.rollback()

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import compress, islice
 from typing import TYPE_CHECKING
 
+from functions.imports import headings, reading
+from functions.imports.cells import printable, read_column, shown
+from functions.imports.reading import Record, RefusedFile
 from shared.columns import BY_KEY, IDENTIFIER, ImportColumn
-from shared.imports import headings, reading
-from shared.imports.cells import printable, read_column, shown
-from shared.imports.reading import Record, RefusedFile
 from shared.messages import CellError, RefusedRow
 
 if TYPE_CHECKING:

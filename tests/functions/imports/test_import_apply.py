@@ -5,7 +5,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from shared.imports import gate
+from functions.imports import gate
 from shared.messages import BatchApplied, ImportBatch, ProductsUpdated
 from tests.world import World
 

@@ -12,9 +12,9 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
+from functions.imports import import_upload, jobs, ledger
+from functions.imports.states import ACTIVE, MAX_FILE_BYTES, OnError, Operation, Status, Step
 from shared.file_names import safe_file_name
-from shared.imports import leases, ledger, uploads
-from shared.imports.states import ACTIVE, MAX_FILE_BYTES, OnError, Operation, Status, Step
 from shared.messages import ImportTrigger
 from shared.paging import MAX_PAGE, Position
 from shared.problems import Problem, not_found, refused
@@ -99,14 +99,14 @@ def start(
     if wanted.size_bytes is not None and wanted.size_bytes > MAX_FILE_BYTES:
         sentence = f"The file has {wanted.size_bytes:,} bytes. Allowed are {MAX_FILE_BYTES:,} (5 MB): split it."
         raise refused("size_bytes", sentence)
-    if active := uploads.active_import(service, webshop_uuid):
+    if active := import_upload.active_import(service, webshop_uuid):
         raise conflict(active)
     import_uuid = uuid4()
-    path = uploads.path_of(webshop_uuid, import_uuid, safe_file_name(wanted.file_name, "products.csv"))
+    path = import_upload.path_of(webshop_uuid, import_uuid, safe_file_name(wanted.file_name, "products.csv"))
     metadata = {
-        uploads.USER_KEY: str(user_uuid),
-        uploads.OPERATION_KEY: wanted.operation.value,
-        uploads.ON_ERROR_KEY: wanted.on_error.value,
+        import_upload.USER_KEY: str(user_uuid),
+        import_upload.OPERATION_KEY: wanted.operation.value,
+        import_upload.ON_ERROR_KEY: wanted.on_error.value,
     }
     url = storage.open_upload(path, metadata, wanted.size_bytes, origin if ORIGIN.fullmatch(origin) else "")
     return StartedImport(import_uuid, url, "PUT", {"Content-Type": "text/csv"})
@@ -154,7 +154,7 @@ def retry(service_database: Engine, webshop_uuid: UUID, user_uuid: UUID, import_
             token=imports.c.token + 1,
             claims=0,
             lease_until=None,
-            wake_at=leases.now(uploads.WAKE_AFTER_SECONDS),
+            wake_at=jobs.now(import_upload.WAKE_AFTER_SECONDS),
             processing_step=Step.VALIDATE,
             processing_offset=0,
             encoding="",
@@ -164,7 +164,7 @@ def retry(service_database: Engine, webshop_uuid: UUID, user_uuid: UUID, import_
             updated_rows=0,
             unchanged_rows=0,
             failed_rows=0,
-            updated_at=leases.now(),
+            updated_at=jobs.now(),
             finished_at=None,
         )
         .returning(imports.c.run)
@@ -179,15 +179,15 @@ def retry(service_database: Engine, webshop_uuid: UUID, user_uuid: UUID, import_
             raise Problem(409, "not-retryable", sentence)
     except IntegrityError as error:
         with service_database.connect() as service:
-            active = uploads.active_import(service, webshop_uuid, other_than=import_uuid)
+            active = import_upload.active_import(service, webshop_uuid, other_than=import_uuid)
         if active is None:
             raise Problem(409, "import-active", "Another import was running. Retry now.") from error
         raise conflict(active) from error
 
 
-def conflict(active: uploads.ActiveImport) -> Problem:
+def conflict(active: import_upload.ActiveImport) -> Problem:
     """One import a webshop at a time."""
-    sentence = f"{uploads.another_is_active(active)} Wait until it is done."
+    sentence = f"{import_upload.another_is_active(active)} Wait until it is done."
     return Problem(409, "import-active", sentence, more={"active_import_uuid": str(active.uuid)})
 
 

@@ -9,8 +9,8 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Connection, case, text, update
 
-from shared.imports import leases
-from shared.imports.states import LEASE_SECONDS, Status, Step
+from functions.imports import jobs
+from functions.imports.states import LEASE_SECONDS, Status, Step
 from shared.messages import BatchApplied, CellError, ImportBatch, RefusedRow
 from shared.tables.service import import_batches, imports
 
@@ -133,13 +133,13 @@ def settle(service: Connection, import_uuid: UUID, run: int, total_rows: int) ->
     now = counts(service, import_uuid, run, total_rows)
     if now.batches_without_result:
         # While batches are being sent the sender renews its lease itself; if it failed, the next one is not kept out.
-        lease = case((imports.c.processing_step == Step.APPLY, leases.now(LEASE_SECONDS)), else_=imports.c.lease_until)
+        lease = case((imports.c.processing_step == Step.APPLY, jobs.now(LEASE_SECONDS)), else_=imports.c.lease_until)
         statement = update(imports).where(imports.c.uuid == import_uuid)
-        service.execute(statement.values(**now.columns(), lease_until=lease, claims=0, updated_at=leases.now()))
+        service.execute(statement.values(**now.columns(), lease_until=lease, claims=0, updated_at=jobs.now()))
         return False
     status, reason = verdict(now)
     reached = {"processing_step": Step.APPLY, "processing_offset": total_rows}
-    leases.finish(service, import_uuid, run, status, reason, **reached, **now.columns())
+    jobs.finish(service, import_uuid, run, status, reason, **reached, **now.columns())
     return True
 
 

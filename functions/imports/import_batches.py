@@ -1,6 +1,7 @@
-"""One claimant's work on an import: VALIDATE the file, PUBLISH its batches. After that the results come in.
+"""import_batches: validates an import's file and sends its good rows on in batches.
 
-Each step takes up where the last claimant was: what is committed is never done again.
+It holds the import's lease while it works. A delivery that meets a live lease has nothing to do: its holder goes on,
+and if the holder died, sweep sends the trigger again.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, func
 
-from shared.errors import PermanentError
-from shared.imports import applying, gate, leases, ledger, validation
-from shared.imports.leases import Claim
-from shared.imports.states import (
+from functions.imports import closing, gate, import_apply, jobs, ledger, validation
+from functions.imports.jobs import Claim
+from functions.imports.states import (
     LEASE_SECONDS,
     MAX_BATCH_BYTES,
     MAX_BATCH_ROWS,
@@ -28,17 +28,33 @@ from shared.imports.states import (
     Status,
     Step,
 )
-from shared.imports.validation import ImportFile, Piece, RefusedFile
-from shared.messages import ImportBatch, RefusedRow
+from functions.imports.validation import ImportFile, Piece, RefusedFile
+from shared import clients
+from shared.delivery import kafka_function
+from shared.errors import PermanentError
+from shared.messages import ImportBatch, ImportTrigger, RefusedRow
 from shared.tables.service import imports
 
 if TYPE_CHECKING:  # at run time they come with whoever makes the clients
     from shared.clients.broker import Kafka
     from shared.clients.bucket import Storage
 
+
 # Sent together, then the offset is saved and the lease renewed: 10 take milliseconds.
 BATCHES_AT_ONCE = 10
 RENEW_AFTER_SECONDS = LEASE_SECONDS / 3
+
+
+@kafka_function(ImportTrigger)
+def import_batches(trigger: ImportTrigger) -> None:
+    """Called for `webshop.product.import.trigger`."""
+    service, product = clients.service_database(), clients.product_database()
+    with jobs.claimed(service, trigger) as held:
+        try:
+            Batching(service, product, clients.storage(), clients.kafka()).work_on(held)
+        except PermanentError as error:
+            closing.close(service, product, held, str(error))
+            raise
 
 
 @dataclass
@@ -121,10 +137,10 @@ class Batching:
             "failed_rows": len(validated.refused_row_numbers),
         }
         ledger.store_batches(service, validated.batches)
-        leases.write(service, held, claims=0, processing_step=Step.PUBLISH, **read_as)
+        jobs.write(service, held, claims=0, processing_step=Step.PUBLISH, **read_as)
         if not validated.total_rows:
             reason = "The file has a heading but no rows: there is nothing to import."
-            leases.finish(service, held.uuid, held.run, Status.FAILED_WITH_VALIDATION_ERRORS, reason)
+            jobs.finish(service, held.uuid, held.run, Status.FAILED_WITH_VALIDATION_ERRORS, reason)
             return None
         if held.on_error == OnError.ABORT and self.anything_refused(service, held, validated):
             self.abort(service, held, validated.total_rows)
@@ -139,7 +155,7 @@ class Batching:
         refused: list[RefusedRow] = []
         with self.product.connect() as product:
             for batch in validated.batches:
-                refused += applying.refusals(product, batch)
+                refused += import_apply.refusals(product, batch)
         ledger.store_refused(service, held.uuid, held.run, refused)
         return bool(refused or validated.refused_row_numbers)
 
@@ -154,7 +170,7 @@ class Batching:
             "Download the error report, mend the rows in it and upload the file again."
         )
         ended = {"failed_rows": total_rows, "processing_offset": total_rows}
-        leases.finish(service, held.uuid, held.run, Status.FAILED_WITH_VALIDATION_ERRORS, reason, **ended)
+        jobs.finish(service, held.uuid, held.run, Status.FAILED_WITH_VALIDATION_ERRORS, reason, **ended)
 
     def read_again(self, held: Claim) -> Validated:
         """The batches of a file that an earlier claimant validated.
@@ -186,24 +202,24 @@ class Batching:
             self.kafka.send(*sent)
             self.renew(held, processing_offset=furthest(offsets[sent[-1].first_row]))
         # Batches may wait in a long queue: each claim that brought no result waits longer before they are sent again.
-        patience = leases.now(LEASE_SECONDS * held.claims)
+        patience = jobs.now(LEASE_SECONDS * held.claims)
         offset = furthest(validated.total_rows)
         self.renew(held, processing_offset=offset, processing_step=Step.APPLY, lease_until=patience)
         if not unsent:
             with self.service.begin() as service:
-                leases.lock(service, held.uuid, held.run)
+                jobs.lock(service, held.uuid, held.run)
                 ledger.settle(service, held.uuid, held.run, validated.total_rows)
 
     def renew(self, held: Claim, **values: object) -> None:
         """Keeps the lease, and writes `values`, in a transaction of its own."""
         with self.service.begin() as service:
-            leases.write(service, held, **values)
+            jobs.write(service, held, **values)
 
     def end(self, held: Claim, status: Status, reason: str, **values: object) -> None:
         """Ends an import of which no row was judged."""
         with self.service.begin() as service:
-            leases.write(service, held, **values)
-            leases.finish(service, held.uuid, held.run, status, reason)
+            jobs.write(service, held, **values)
+            jobs.finish(service, held.uuid, held.run, status, reason)
 
 
 def furthest(offset: int) -> ColumnElement[int]:

@@ -16,11 +16,11 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Engine, RowMapping, text
 
+from functions.imports import validation
+from functions.imports.states import MAX_FILE_BYTES, Status
+from functions.imports.validation import ImportFile, RefusedFile
 from shared.columns import BY_KEY, E_NOTATION, REPORT_HEADINGS, folded
 from shared.errors import ObjectGone
-from shared.imports import validation
-from shared.imports.states import MAX_FILE_BYTES, Status
-from shared.imports.validation import ImportFile, RefusedFile
 from shared.messages import CellError
 
 if TYPE_CHECKING:  # at run time they come with whoever makes the clients

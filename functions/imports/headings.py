@@ -6,8 +6,8 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from functions.imports.cells import shown
 from shared.columns import COLUMNS, IDENTIFIER, READ_ONLY_HEADINGS, REPORT_HEADINGS, ImportColumn, folded
-from shared.imports.cells import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,10 +3,10 @@
 A result that comes again, or for a run that is over, changes nothing.
 """
 
+from functions.imports import jobs, ledger
 from shared import clients
 from shared.delivery import kafka_function
 from shared.errors import Fenced
-from shared.imports import leases, ledger
 from shared.messages import BatchApplied
 
 
@@ -14,7 +14,7 @@ from shared.messages import BatchApplied
 def import_progress(applied: BatchApplied) -> None:
     """Called for `webshop.products.import.result`."""
     with clients.service_database().begin() as service:
-        row = leases.lock(service, applied.import_uuid, applied.run)
+        row = jobs.lock(service, applied.import_uuid, applied.run)
         if not ledger.store_result(service, applied):
             raise Fenced(f"the result of row {applied.first_row} is stored already")
         ledger.settle(service, applied.import_uuid, applied.run, row.total_rows)

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from shared.imports.states import Status
+from functions.imports.states import Status
 from shared.messages import BatchApplied, ImportBatch, ImportTrigger
 from tests.world import World, ledger, table
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import Engine
 
+from functions.imports import gate, import_apply, jobs, ledger
+from functions.imports.jobs import Claim
+from functions.imports.states import Status, Step
 from shared.errors import Fenced
-from shared.imports import applying, gate, leases, ledger
-from shared.imports.leases import Claim
-from shared.imports.states import Status, Step
 
 
 def close(service_database: Engine, product_database: Engine, held: Claim, reason: str) -> None:
@@ -19,16 +19,16 @@ def close(service_database: Engine, product_database: Engine, held: Claim, reaso
     Raises Fenced when somebody else holds the import by now.
     """
     with service_database.begin() as service:
-        row = leases.lock(service, held.uuid, held.run)
+        row = jobs.lock(service, held.uuid, held.run)
         if row.token != held.token:
             raise Fenced(f"run {held.run} of import {held.uuid} is somebody else's by now")
         with product_database.begin() as product:
             reason = gate.close_gate(product, held.uuid, held.run, reason)
-            applied = applying.results_of_run(product, held.uuid, held.run)
+            applied = import_apply.results_of_run(product, held.uuid, held.run)
         for result in applied:
             ledger.store_result(service, result)
         if row.processing_step == Step.VALIDATE:
-            leases.finish(service, held.uuid, held.run, Status.FAILED_UNEXPECTEDLY, reason)
+            jobs.finish(service, held.uuid, held.run, Status.FAILED_UNEXPECTEDLY, reason)
             return
         counts = ledger.counts(service, held.uuid, held.run, row.total_rows)
         if not counts.batches_without_result:
@@ -37,4 +37,4 @@ def close(service_database: Engine, product_database: Engine, held: Claim, reaso
         ledger.refuse_unreached(service, held.uuid, held.run, f"This row was not reached. {reason}")
         counts = ledger.counts(service, held.uuid, held.run, row.total_rows)
         reason = f"{reason} {counts.applied_rows:,} of {row.total_rows:,} rows were applied before that."
-        leases.finish(service, held.uuid, held.run, Status.FAILED_UNEXPECTEDLY, reason, **counts.columns())
+        jobs.finish(service, held.uuid, held.run, Status.FAILED_UNEXPECTEDLY, reason, **counts.columns())

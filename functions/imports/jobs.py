@@ -15,8 +15,8 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, Row, func, select, update
 
+from functions.imports.states import ACTIVE, LEASE_SECONDS, Status, Step
 from shared.errors import Fenced, PermanentError
-from shared.imports.states import ACTIVE, LEASE_SECONDS, Status, Step
 from shared.messages import ImportTrigger
 from shared.tables.service import imports
 

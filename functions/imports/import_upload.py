@@ -1,4 +1,8 @@
-"""A file that was uploaded: which import it is, and recording it as one."""
+"""import_upload: records an uploaded file as an import and sends it on its way.
+
+An event that comes again finds the import recorded and only sends the trigger again: the sender may have been killed
+between commit and send.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,16 @@ from uuid import UUID
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from shared.imports.cells import printable
-from shared.imports.leases import now
-from shared.imports.states import ACTIVE, OnError, Operation, Status
+from functions.imports.cells import printable
+from functions.imports.jobs import now
+from functions.imports.states import ACTIVE, OnError, Operation, Status
+from shared import clients
+from shared.delivery import FinalizedObject, storage_function
 from shared.messages import ImportTrigger
 from shared.tables.service import imports
+
+log = logging.getLogger(__name__)
+
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +38,19 @@ USER_KEY, OPERATION_KEY, ON_ERROR_KEY = "user-uuid", "operation", "on-error"
 
 # Sweep sends the trigger again after this: twice what a trigger takes through a busy Kafka and Pub/Sub.
 WAKE_AFTER_SECONDS = 10
+
+
+@storage_function
+def import_upload(stored: FinalizedObject) -> None:
+    """Called by Cloud Storage for every object that is finalized in the bucket."""
+    upload = upload_of(stored.name, stored.generation, stored.size, stored.metadata)
+    if upload is None:
+        log.info("Not an import, ignored: %s", stored.name)
+        return
+    with clients.service_database().begin() as service:
+        trigger = record(service, upload)
+    if trigger:
+        clients.kafka().send(trigger)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from uuid import UUID
 
 from werkzeug.datastructures import Headers
 
+from functions.imports import error_report, operations
+from functions.imports.operations import Import, ImportPage, ImportQuery, StartedImport, StartImport
 from shared import clients
 from shared.columns import COLUMNS
 from shared.errors import Unavailable
 from shared.file_names import content_disposition
 from shared.http_api import Answer, Route, http_function
-from shared.imports import error_report, operations
-from shared.imports.operations import Import, ImportPage, ImportQuery, StartedImport, StartImport
 
 log = logging.getLogger(__name__)
 

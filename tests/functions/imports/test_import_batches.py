@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from shared.imports.states import MAX_BATCH_BYTES, MAX_BATCH_ROWS, MAX_FILE_BYTES, Status, Step
+from functions.imports.states import MAX_BATCH_BYTES, MAX_BATCH_ROWS, MAX_FILE_BYTES, Status, Step
 from shared.messages import ImportBatch, ImportTrigger
 from tests.world import World, ledger, table
 

@@ -4,8 +4,8 @@ import uuid
 
 import pytest
 
+from functions.imports.states import Status
 from shared.clients.bucket import StoredObject
-from shared.imports.states import Status
 from shared.messages import ImportTrigger
 from tests.world import World
 

@@ -1,4 +1,8 @@
-"""Brings products of the legacy database to what they are in the product database, whatever order messages come in."""
+"""import_mirror: brings changed products of the legacy database to what they are in the product database.
+
+It writes what the products are now, not what they were when the message was sent, so a message that comes again or late
+does no harm.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,21 @@ from functools import cache
 import msgspec
 from sqlalchemy import Connection, Engine, TextClause, text
 
+from shared import clients
 from shared.columns import COLUMNS, IDENTIFIER
+from shared.delivery import kafka_function
 from shared.messages import ProductsUpdated
 
 MIRRORED = tuple(column for column in COLUMNS if column is not IDENTIFIER)
+
+
+@kafka_function(ProductsUpdated)
+def import_mirror(updated: ProductsUpdated) -> None:
+    """Called for `webshop.products.updated`."""
+    with clients.legacy_database().begin() as legacy:
+        mirror(clients.product_database(), legacy, updated)
+    with clients.product_database().begin() as product:
+        mark_mirrored(product, updated)
 
 
 def mirror(product: Engine, legacy: Connection, updated: ProductsUpdated) -> None:

@@ -8,8 +8,8 @@ import uuid
 
 import pytest
 
+from functions.imports.states import Status
 from shared.errors import Unavailable
-from shared.imports.states import Status
 from shared.settings import settings
 from tests.world import World, table
 

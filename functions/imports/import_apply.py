@@ -1,4 +1,8 @@
-"""Applies one batch to the product database: one set-based statement and its outcome, in one transaction."""
+"""import_apply: applies one batch of an import to the product database, exactly once in effect.
+
+A batch delivered again finds its outcome recorded beside the rows it changed, in the same transaction, and only sends
+that outcome again: the sender may have been killed between commit and send.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,12 @@ import msgspec
 from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from functions.imports import gate
+from functions.imports.states import MIRROR_AGAIN_SECONDS
+from shared import clients
 from shared.clients.databases import constraint_name, sqlstate
 from shared.columns import BY_KEY, IDENTIFIER
-from shared.imports import gate
-from shared.imports.states import MIRROR_AGAIN_SECONDS
+from shared.delivery import kafka_function
 from shared.messages import BatchApplied, CellError, ImportBatch, Message, ProductsUpdated, RefusedRow
 from shared.tables.product import PRIMARY_KEY_OF_OUTCOMES
 
@@ -31,6 +37,14 @@ ATTEMPTS = 5
 REFUSED_ROW_CLASSES = ("22", "23", "44", "P0")
 
 Row = tuple[str | None, ...]
+
+
+@kafka_function(ImportBatch)
+def import_apply(batch: ImportBatch) -> None:
+    """Called for `webshop.products.import`."""
+    with clients.product_database().begin() as product:
+        outcome = apply(product, batch)
+    clients.kafka().send(*messages(batch, outcome))
 
 
 class Overtaken(Exception):

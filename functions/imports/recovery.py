@@ -12,9 +12,9 @@ from sqlalchemy import Connection, Engine, Uuid, func, literal, or_, select, tex
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError
 
-from shared.imports import uploads
-from shared.imports.leases import now
-from shared.imports.states import ACTIVE, MIRROR_AGAIN_SECONDS
+from functions.imports import import_upload
+from functions.imports.jobs import now
+from functions.imports.states import ACTIVE, MIRROR_AGAIN_SECONDS
 from shared.messages import ImportTrigger, ProductsUpdated
 from shared.tables.service import imports
 
@@ -38,10 +38,10 @@ def lost_uploads(service: Engine, storage: Storage) -> list[ImportTrigger]:
     """
     today = datetime.now(UTC)
     found = {}
-    for stored in storage.list(uploads.PREFIX):
+    for stored in storage.list(import_upload.PREFIX):
         if stored.created_at < today - FILE_RETENTION:
             storage.remove(stored.path)
-        upload = uploads.upload_of(stored.path, stored.generation, stored.size_bytes, stored.metadata)
+        upload = import_upload.upload_of(stored.path, stored.generation, stored.size_bytes, stored.metadata)
         if upload and stored.created_at > today - UPLOADS_OF_THE_LAST:
             found[upload.import_uuid] = upload
     triggers = []
@@ -54,7 +54,7 @@ def lost_uploads(service: Engine, storage: Storage) -> list[ImportTrigger]:
         log.warning("The event of %s was lost; recording it now", upload.path)
         try:
             with service.begin() as writing:
-                trigger = uploads.record(writing, upload)
+                trigger = import_upload.record(writing, upload)
         except DBAPIError:
             log.exception("%s cannot be recorded; the others are", upload.path)
             continue
