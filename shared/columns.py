@@ -87,6 +87,6 @@ READ_ONLY_HEADINGS = ("UUID", "Created at", "Updated at")
 REPORT_HEADINGS = ("Row number", "Error columns", "Error codes", "Errors")
 
 
-def folded(heading: str) -> str:
+def normalize_heading(heading: str) -> str:
     """`heading` without case, spaces, hyphens, underscores and brackets: "Lead time (days)" is lead_time_days."""
     return re.sub(r"[\s_\-()]+", "", heading.casefold())

@@ -17,8 +17,8 @@ import msgspec
 from cloudevents.http.event import CloudEvent
 
 from shared import clients, logs
-from shared.errors import Fenced, PermanentError
-from shared.messages import DEAD_LETTERS, Letter, Message
+from shared.errors import NothingToDo, PermanentError
+from shared.messages import DEAD_LETTERS, Message, PubSubMessage
 
 log = logging.getLogger(__name__)
 
@@ -42,17 +42,17 @@ class Function(Protocol):
         """Handles one event or request."""
 
 
-class PubSubMessage(msgspec.Struct, frozen=True):
+class PushedMessage(msgspec.Struct, frozen=True):
     """https://cloud.google.com/pubsub/docs/push#receive_push ."""
 
     data: bytes = b""  # base64 on the wire, decoded by msgspec
     attributes: dict[str, str] = {}
 
 
-class PubSubEvent(msgspec.Struct, frozen=True):
+class PushEvent(msgspec.Struct, frozen=True):
     """The data of a Pub/Sub CloudEvent; a raw push is made into one by the framework."""
 
-    message: PubSubMessage
+    message: PushedMessage
 
 
 class FinalizedObject(msgspec.Struct, frozen=True, rename="camel"):
@@ -81,7 +81,7 @@ def storage_function(step: Callable[[FinalizedObject], None]) -> Function:
     """Makes a step over one finalized object a function for Cloud Storage's events."""
 
     def handle(event: CloudEvent) -> None:
-        letter = Letter("storage.finalized", msgspec.json.encode(event.data))
+        letter = PubSubMessage("storage.finalized", msgspec.json.encode(event.data))
         deliver(lambda: step(finalized(event)), letter)
 
     return registered(handle, step, Trigger("storage"))
@@ -120,13 +120,13 @@ def triggered(function: Any, trigger: Trigger) -> Function:
     return cast("Function", function)
 
 
-def opened(event: CloudEvent, topic: str) -> Letter:
+def opened(event: CloudEvent, topic: str) -> PubSubMessage:
     """The Pub/Sub message in `event`; what is none of Pub/Sub's keeps its bytes, and fails as a message does."""
     try:
-        pushed = msgspec.convert(event.data, PubSubEvent, strict=False).message
+        pushed = msgspec.convert(event.data, PushEvent, strict=False).message
     except msgspec.ValidationError:
-        return Letter(topic, msgspec.json.encode(event.data))
-    return Letter(topic, pushed.data, pushed.attributes)
+        return PubSubMessage(topic, msgspec.json.encode(event.data))
+    return PubSubMessage(topic, pushed.data, pushed.attributes)
 
 
 def finalized(event: CloudEvent) -> FinalizedObject:
@@ -145,19 +145,19 @@ def decoded(message_type: type[M], data: bytes) -> M:
         raise PermanentError(f"Not a message of {message_type.topic}: {error}") from error
 
 
-def deliver(step: Callable[[], None], letter: Letter) -> None:
+def deliver(step: Callable[[], None], letter: PubSubMessage) -> None:
     """Does `step` and answers for it as this module's head says."""
     attributes: Mapping[str, str] = letter.attributes
     fields = {"topic": letter.topic, "message_id": attributes.get("message-id", "")}
     with logs.context(attributes.get("traceparent", ""), **fields):
         try:
             step()
-        except Fenced as late:
+        except NothingToDo as late:
             log.info("Nothing to do: %s", late)
         except PermanentError as error:
             log.error("Given up: %s", error)
             reason = {"topic": letter.topic, "reason": str(error).encode()[:1000].decode(errors="ignore")}  # of 1024
-            clients.pubsub().publish([Letter(DEAD_LETTERS, letter.data, {**attributes, **reason})])
+            clients.pubsub().publish([PubSubMessage(DEAD_LETTERS, letter.data, {**attributes, **reason})])
         except Exception:
             log.exception("Failed; it will be delivered again")
             flask.abort(503)

@@ -8,7 +8,7 @@ class PermanentError(Exception):
     """
 
 
-class Fenced(Exception):
+class NothingToDo(Exception):
     """This delivery comes too late to matter: the run was closed, superseded or is somebody else's. Nothing to do."""
 
 

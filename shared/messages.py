@@ -16,7 +16,7 @@ StorableText = Annotated[str, msgspec.Meta(pattern="^[^\\x00]*$")]  # PostgreSQL
 
 
 @dataclass(frozen=True)
-class Letter:
+class PubSubMessage:
     """One Pub/Sub message: a topic's short name, its bytes and its attributes."""
 
     topic: str

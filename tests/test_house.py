@@ -36,6 +36,11 @@ HEAVY = (
 # Read from the environment once, by these alone. The framework imports everything else in a parent that forks.
 READS_THE_ENVIRONMENT = {"main", "shared.settings"}
 
+FEATURES = ("imports", "exports", "buy_orders")
+MAKES_A_FUNCTION = {"kafka_function", "storage_function", "scheduled_function", "worker_function", "http_function"}
+USES = {("buy_orders", "exports")}
+ACROSS_FEATURES = ("sweep", "internal_api")
+
 TOP_LEVEL = {
     "Makefile",
     "README.md",
@@ -108,14 +113,33 @@ def offences(broken: Iterator[str]) -> str:
     return "\n".join(broken)
 
 
-def test_functions_never_import_each_other():
-    """A function can be read, changed and deployed by itself; what two of them need stands in shared/."""
+def feature_of(module: str) -> str:
+    """The room in functions/ that `module` is in, or its own name where it stands in functions/ itself."""
+    return module.removeprefix("functions.").partition(".")[0]
+
+
+def test_a_feature_uses_shared_and_never_another_feature() -> None:
+    """A feature can be read and changed by itself. Buy orders use exports, whose files they send."""
     assert not offences(
         f"{name}:{line} imports {imported}"
         for name, path in modules().items()
-        if is_in(name, "functions")
+        if is_in(name, "functions") and feature_of(name) not in ACROSS_FEATURES
         for imported, line in imports(tree_of(path))
-        if is_in(imported, "functions") and imported not in ("functions", name)
+        if is_in(imported, "functions") and imported != "functions"
+        if (feature_of(name), feature_of(imported)) not in {(feature_of(name), feature_of(name)), *USES}
+    )
+
+
+def test_what_crosses_features_uses_their_recovery_and_operations_alone() -> None:
+    """Each feature says in these two modules what others may ask of it."""
+    assert not offences(
+        f"{name}:{line} imports {imported}"
+        for name, path in modules().items()
+        if is_in(name, "functions") and feature_of(name) in ACROSS_FEATURES
+        for imported, line in imports(tree_of(path))
+        if is_in(imported, "functions") and feature_of(imported) in FEATURES
+        if len(imported.split(".")) > len(("functions", "feature"))
+        if imported.split(".")[2] not in ("recovery", "operations")
     )
 
 
@@ -216,12 +240,17 @@ def test_a_function_is_called_like_its_module(name):
     function = getattr(main, name)
 
     assert function.__name__ == name
-    assert f"functions.{name}" in modules()
+    assert [module for module in modules() if module.rpartition(".")[2] == name]
 
 
-def test_main_has_every_function_and_nothing_else():
-    """A module that main.py does not name would never be deployed."""
-    found = {path.stem for path in (ROOT / "functions").iterdir() if not path.name.startswith(("_", "."))}
+def test_main_has_every_function_and_nothing_else() -> None:
+    """A module that makes a function and is not named in main.py would never be deployed."""
+    found = {
+        name.rpartition(".")[2]
+        for name, path in modules().items()
+        if is_in(name, "functions")
+        if any(imported.rpartition(".")[2] in MAKES_A_FUNCTION for imported, _ in imports(tree_of(path)))
+    }
 
     assert found == set(main.__all__)
     assert list(main.__all__) == sorted(main.__all__)

@@ -36,7 +36,7 @@ from shared.clients.bucket import StoredObject
 from shared.clients.databases import connect_to
 from shared.clients.mailer import Mail
 from shared.errors import ObjectGone
-from shared.messages import Letter, Message, ProductsUpdated
+from shared.messages import Message, ProductsUpdated, PubSubMessage
 from shared.settings import DatabaseSettings
 
 MAIN = Path(main.__file__)
@@ -138,9 +138,9 @@ class Broker:
 class DeadLetters:
     """Pub/Sub's publisher, as far as functions use it."""
 
-    letters: list[Letter] = field(default_factory=list)
+    letters: list[PubSubMessage] = field(default_factory=list)
 
-    def publish(self, letters: Iterable[Letter]) -> None:
+    def publish(self, letters: Iterable[PubSubMessage]) -> None:
         self.letters += letters
 
 

@@ -21,9 +21,9 @@ from functions.buy_orders.addresses import one_line
 from functions.exports.export_render import identifiers_of
 from functions.exports.queries import begin_snapshot
 from shared import clients
-from shared.clients.mailer import Mail, NotTaken, Refused, Unanswered
+from shared.clients.mailer import Mail, MailDeferred, MailRejected, MailStatusUnknown
 from shared.delivery import kafka_function
-from shared.errors import Fenced, PermanentError
+from shared.errors import NothingToDo, PermanentError
 from shared.messages import BuyOrderEmail
 from shared.problems import Problem
 
@@ -62,14 +62,14 @@ class Attempt:
         """Makes the files and hands the mail over.
 
         Until SENDING is committed, whatever fails lets the next attempt in after a while, and is raised. After that
-        nothing is tried again unless the mail service says that it does not have the mail. Raises Fenced when the
+        nothing is tried again unless the mail service says that it does not have the mail. Raises NothingToDo when the
         attempt is over, PermanentError, with a sentence for the merchant, when no attempt can succeed.
         """
         try:
             mail = self.prepared(held)
             with self.service.begin() as service:
                 jobs.sending(service, held)
-        except Fenced:
+        except NothingToDo:
             raise
         except (PermanentError, Problem) as error:
             sentence = error.detail if isinstance(error, Problem) else str(error)
@@ -128,18 +128,18 @@ class Attempt:
         """Hands the mail over, once, and writes what came of it. Raises PermanentError when it was refused for good."""
         try:
             message_id = self.mailer.send(mail)
-        except NotTaken as busy:
+        except MailDeferred as busy:
             seconds = busy.retry_after_seconds
             if seconds is None:
                 seconds = FIRST_WAIT_SECONDS * 2**held.attempts
             log.warning("%s Send %s is tried again in %s s", busy, held.uuid, seconds)
             with self.service.begin() as service:
                 jobs.postpone(service, held, str(busy), seconds)
-        except Refused as refusal:
+        except MailRejected as refusal:
             with self.service.begin() as service:
                 jobs.fail(service, held, str(refusal))
             raise PermanentError(str(refusal)) from refusal
-        except Unanswered as silence:
+        except MailStatusUnknown as silence:
             log.exception("Send %s is UNCERTAIN", held.uuid)
             with self.service.begin() as service:
                 jobs.uncertain(service, held, str(silence))
@@ -148,12 +148,12 @@ class Attempt:
                 jobs.sent(service, held, message_id)
 
     def renew(self, held: Claim) -> None:
-        """Raises Fenced when the claim is somebody else's, or over."""
+        """Raises NothingToDo when the claim is somebody else's, or over."""
         with self.service.begin() as service:
             jobs.renew(service, held)
 
     def fail(self, held: Claim, sentence: str) -> None:
-        """Ends the send. Raises Fenced when it was over already."""
+        """Ends the send. Raises NothingToDo when it was over already."""
         with self.service.begin() as service:
             jobs.fail(service, held, sentence)
 
@@ -162,5 +162,5 @@ class Attempt:
         try:
             with self.service.begin() as service:
                 jobs.back_off(service, held, reason)
-        except (Fenced, SQLAlchemyError):
+        except (NothingToDo, SQLAlchemyError):
             log.warning("The lease of send %s could not be shortened; it runs out", held.uuid, exc_info=True)

@@ -21,7 +21,7 @@ MAX_MESSAGE_LENGTH = 5_000  # characters: two pages
 
 
 @dataclass(frozen=True)
-class Letter:
+class EmailContent:
     """A mail's words."""
 
     subject: str  # one line
@@ -42,7 +42,7 @@ def check(message: str, language: str) -> None:
         raise refused("language", f'There is no mail in "{one_line(language)}". Known: {", ".join(languages())}.')
 
 
-def write(order: Order, message: str, language: str) -> Letter:
+def write(order: Order, message: str, language: str) -> EmailContent:
     """The letter that goes with `order`. Raises Problem 422 as `check` does."""
     check(message, language)
     values = {"order": order, "message": message.strip(), "total": f"{order.total:,.2f}"}
@@ -51,7 +51,7 @@ def write(order: Order, message: str, language: str) -> Letter:
         template = environment(escaped=escaped).get_template(f"{language}{ENDING}")
         return "".join(template.blocks[name](template.new_context(values))).strip()
 
-    return Letter(
+    return EmailContent(
         subject=one_line(block("subject", escaped=False)),
         text=block("text", escaped=False) + "\n",
         html=block("html", escaped=True) + "\n",

@@ -23,7 +23,7 @@ from functions.buy_orders.states import (
     UNSENT,
     Status,
 )
-from shared.errors import Fenced
+from shared.errors import NothingToDo
 from shared.messages import BuyOrderEmail
 from shared.tables.service import buy_order_sends as sends
 
@@ -93,7 +93,7 @@ def add(service: Connection, wanted: BuyOrderEmail, recipient: str | None, idemp
 def claim(service: Connection, wanted: BuyOrderEmail) -> Claim:
     """Takes the send for LEASE_SECONDS, to mail what its record asks for.
 
-    Raises Fenced when there is nothing to take: the mail was, or may have been, handed over; it was tried often
+    Raises NothingToDo when there is nothing to take: the mail was, or may have been, handed over; it was tried often
     enough; its time has not come; or somebody holds it. If that one dies, sweep brings the send back.
     """
     statement = (
@@ -110,23 +110,23 @@ def claim(service: Connection, wanted: BuyOrderEmail) -> Claim:
     )
     row = service.execute(statement).one_or_none()
     if row is None:
-        raise Fenced(f"send {wanted.send_uuid} is not to be claimed")
+        raise NothingToDo(f"send {wanted.send_uuid} is not to be claimed")
     return msgspec.convert(row._mapping, Claim, from_attributes=True)
 
 
 def renew(service: Connection, held: Claim) -> None:
-    """Renews the lease. Raises Fenced when it is somebody else's, or over."""
+    """Renews the lease. Raises NothingToDo when it is somebody else's, or over."""
     write(service, held, UNSENT, lease_until=now(LEASE_SECONDS))
 
 
 def files_ready(service: Connection, held: Claim, recipient: str, file_uris: Sequence[str]) -> None:
-    """Attaches the stored files of this attempt, in place of an earlier one's. Raises Fenced."""
+    """Attaches the stored files of this attempt, in place of an earlier one's. Raises NothingToDo."""
     values = {"status": Status.FILES_READY, "reason": "", "recipient": recipient, "file_uris": list(file_uris)}
     write(service, held, UNSENT, lease_until=now(LEASE_SECONDS), **values)
 
 
 def sending(service: Connection, held: Claim) -> None:
-    """Says that from now on the mail service may have the mail. Raises Fenced: then nobody may hand it over."""
+    """Says that from now on the mail service may have the mail. Raises NothingToDo: then nobody may hand it over."""
     lease = now(SENDING_LEASE_SECONDS)
     write(service, held, (Status.FILES_READY,), status=Status.SENDING, lease_until=lease, wake_at=lease)
 
@@ -134,14 +134,14 @@ def sending(service: Connection, held: Claim) -> None:
 def sent(service: Connection, held: Claim, message_id: str) -> None:
     """Writes the mail service's yes, which also settles what sweep took for UNCERTAIN meanwhile.
 
-    Raises Fenced when one of its events was here first.
+    Raises NothingToDo when one of its events was here first.
     """
     values = {**over(Status.SENT), "reason": "", "sent_at": now(), "message_id": message_id}
     write(service, held, (Status.SENDING, Status.UNCERTAIN), **values)
 
 
 def uncertain(service: Connection, held: Claim, reason: str) -> None:
-    """Writes that nobody can tell. Raises Fenced when an event told by now."""
+    """Writes that nobody can tell. Raises NothingToDo when an event told by now."""
     write(service, held, (Status.SENDING,), **over(Status.UNCERTAIN), reason=f"{UNKNOWN} {reason}")
 
 
@@ -164,14 +164,14 @@ def back_off(service: Connection, held: Claim, reason: str) -> None:
 
 
 def write(service: Connection, held: Claim, states: Sequence[Status], **values: object) -> None:
-    """Writes to the send's row. Raises Fenced unless this attempt holds it and it is in one of `states`."""
+    """Writes to the send's row. Raises NothingToDo unless this attempt holds it and it is in one of `states`."""
     statement = (
         update(sends)
         .where(sends.c.uuid == held.uuid, sends.c.attempts == held.attempts, sends.c.status.in_(states))
         .values(updated_at=now(), **values)
     )
     if service.execute(statement).rowcount == 0:
-        raise Fenced(f"attempt {held.attempts} at send {held.uuid} is over")
+        raise NothingToDo(f"attempt {held.attempts} at send {held.uuid} is over")
 
 
 def over(status: Status) -> dict[str, Any]:

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 class ExportSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """By which codes a webshop's buy orders name their products."""
 
-    identifiers: tuple[str, ...]  # of shared/exporting/identifiers.py; read in the order of their columns
+    identifiers: tuple[str, ...]  # of functions/exports/identifiers.py; read in the order of their columns
 
 
 class EmailBuyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -30,7 +30,7 @@ from functions.exports.requests import CreateExport
 from functions.exports.states import MAX_ATTEMPTS
 from shared import clients
 from shared.delivery import kafka_function
-from shared.errors import Fenced, PermanentError
+from shared.errors import NothingToDo, PermanentError
 from shared.messages import ExportRequest
 from shared.problems import Problem
 from shared.tables.service import buy_order_export_settings
@@ -70,12 +70,12 @@ class Attempt:
         """Makes the file and completes the export, `claimed` being its record since the claim.
 
         What fails ends the export FAILED when this is attempt number `give_up_after`, and otherwise lets the next one
-        in after a while; it is raised either way. Raises Fenced when the attempt is over: deleted, or overtaken.
+        in after a while; it is raised either way. Raises NothingToDo when the attempt is over: deleted, or overtaken.
         Raises PermanentError, with a sentence for the merchant, when no attempt can succeed.
         """
         try:
             self.publish(held, claimed)
-        except Fenced:
+        except NothingToDo:
             raise
         except (PermanentError, Problem, msgspec.MsgspecError) as error:
             sentence = error.detail if isinstance(error, Problem) else str(error)
@@ -106,7 +106,7 @@ class Attempt:
         try:
             with self.service.begin() as service:
                 record = jobs.complete(service, held, rows, size_bytes, self.storage.uri(held.path))
-        except Fenced:
+        except NothingToDo:
             self.storage.remove(held.path)
             raise
         announce(self.kafka, record)
@@ -125,7 +125,7 @@ class Attempt:
     def fail(self, held: Claim, sentence: str) -> None:
         """Ends the export FAILED; where the database does not answer, sweep has it made again.
 
-        Raises Fenced when the attempt was over already, as it is after a commit whose answer was lost.
+        Raises NothingToDo when the attempt was over already, as it is after a commit whose answer was lost.
         """
         try:
             with self.service.begin() as service:
@@ -134,7 +134,7 @@ class Attempt:
             log.exception("Export %s could not be ended; sweep will have it made again", held.uuid)
             return
         if record is None:
-            raise Fenced(f"attempt {held.attempts} at export {held.uuid} is over")
+            raise NothingToDo(f"attempt {held.attempts} at export {held.uuid} is over")
         announce(self.kafka, record)
 
     def back_off(self, held: Claim) -> None:
@@ -155,7 +155,7 @@ class Lease:
         self._held = held
         self._rows = 0
         self._moved_at = time.monotonic()
-        self._lost: Fenced | None = None
+        self._lost: NothingToDo | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=copy_context().run, args=(self._keep,), name="lease", daemon=True)
 
@@ -168,14 +168,14 @@ class Lease:
         self._thread.join()
 
     def progress(self, rows: int) -> None:
-        """Says how many rows are written. Raises Fenced when the lease was lost."""
+        """Says how many rows are written. Raises NothingToDo when the lease was lost."""
         if rows != self._rows:
             self._rows, self._moved_at = rows, time.monotonic()
         if self._lost:
             raise self._lost
 
     def renew(self) -> None:
-        """Raises Fenced when the claim is somebody else's, or over."""
+        """Raises NothingToDo when the claim is somebody else's, or over."""
         with self._service.begin() as service:
             jobs.renew(service, self._held, self._rows)
 
@@ -186,7 +186,7 @@ class Lease:
                 return
             try:
                 self.renew()
-            except Fenced as late:
+            except NothingToDo as late:
                 self._lost = late
                 return
             except SQLAlchemyError:

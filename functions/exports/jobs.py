@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Row, RowMapping, and_, case, f
 from sqlalchemy.dialects.postgresql import insert
 
 from functions.exports.states import LEASE_SECONDS, MAX_ATTEMPTS, UNFINISHED, Status
-from shared.errors import Fenced
+from shared.errors import NothingToDo
 from shared.messages import ExportHistory, ExportRequest
 from shared.tables.service import exports
 
@@ -105,8 +105,8 @@ def add(service: Connection, wanted: NewExport) -> ExportHistory | None:
 def claim(service: Connection, export_uuid: UUID) -> tuple[Claim, ExportHistory]:
     """Takes the export for LEASE_SECONDS.
 
-    Raises Fenced when there is nothing to take: it is unknown, final, tried often enough, or held by somebody whose
-    lease is still running. If that one dies, sweep brings the export back.
+    Raises NothingToDo when the export cannot be claimed: it is unknown, final, tried often enough, or another
+    worker's lease is still running. If that one dies, sweep brings the export back.
     """
     statement = (
         update(exports)
@@ -128,15 +128,15 @@ def claim(service: Connection, export_uuid: UUID) -> tuple[Claim, ExportHistory]
     )
     row = service.execute(statement).mappings().one_or_none()
     if row is None:
-        raise Fenced(f"export {export_uuid} is not to be claimed")
+        raise NothingToDo(f"export {export_uuid} is not to be claimed")
     return msgspec.convert(row, Claim, from_attributes=True), record(row)
 
 
 def renew(service: Connection, held: Claim, rows: int) -> None:
-    """Renews the lease and says how many rows are written. Raises Fenced when it is somebody else's, or over."""
+    """Renews the lease and says how many rows are written. Raises NothingToDo when it is somebody else's, or over."""
     statement = update(exports).where(*held_by(held)).values(lease_until=now(LEASE_SECONDS), progress_rows=rows)
     if service.execute(statement).rowcount == 0:
-        raise Fenced(f"attempt {held.attempts} at export {held.uuid} is over")
+        raise NothingToDo(f"attempt {held.attempts} at export {held.uuid} is over")
 
 
 def back_off(service: Connection, held: Claim) -> None:
@@ -149,7 +149,7 @@ def back_off(service: Connection, held: Claim) -> None:
 def complete(service: Connection, held: Claim, rows: int, size_bytes: int, file_uri: str) -> ExportHistory:
     """Completes the export with the file of this attempt.
 
-    Raises Fenced when it was deleted, or is somebody else's or over: then nobody needs that file.
+    Raises NothingToDo when it was deleted, or is somebody else's or over: then nobody needs that file.
     """
     statement = (
         update(exports)
@@ -167,7 +167,7 @@ def complete(service: Connection, held: Claim, rows: int, size_bytes: int, file_
     )
     row = service.execute(statement).one_or_none()
     if row is None:
-        raise Fenced(f"attempt {held.attempts} at export {held.uuid} is over")
+        raise NothingToDo(f"attempt {held.attempts} at export {held.uuid} is over")
     return record(row)
 
 

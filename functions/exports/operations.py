@@ -20,7 +20,7 @@ from functions.exports.recovery import remove_all_but
 from functions.exports.rendering import ending
 from functions.exports.requests import CreateExport, checked
 from functions.exports.states import Status
-from shared.errors import Fenced, PermanentError
+from shared.errors import NothingToDo, PermanentError
 from shared.file_names import safe_file_name_of_type
 from shared.idempotency import checked_key, key_reused
 from shared.messages import ExportHistory, ExportRequest
@@ -117,7 +117,7 @@ class Exporting:
         about = {"export_uuid": str(new.uuid)}
         try:
             Attempt(self.service, self.product, self.storage, self.kafka).make(held, record, give_up_after=1)
-        except Fenced as late:
+        except NothingToDo as late:
             log.info("%s; answering with what became of it", late)
         except PermanentError as error:
             raise Problem(422, "export-failed", str(error), more=about) from error

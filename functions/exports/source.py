@@ -7,13 +7,13 @@ of a request, the query and every writer know it from then on.
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from sqlalchemy import BigInteger, Boolean, Date, DateTime, Numeric, Text, Uuid
 
@@ -103,7 +103,7 @@ def read_date(value: object) -> str:
     raise ValueError("a date, such as 2026-05-31")
 
 
-def read_moment(value: object) -> str:
+def read_timestamp(value: object) -> str:
     """A filter's point in time; without an offset it would be a guess."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
@@ -118,7 +118,7 @@ def read_uuid(value: object) -> str:
     """A filter's UUID."""
     try:
         if isinstance(value, str):
-            return str(UUID(value))
+            return str(uuid.UUID(value))
     except ValueError:
         pass
     raise ValueError("a UUID")
@@ -143,8 +143,8 @@ INTEGER = ColumnType("integer", ORDERED, BigInteger(), read_integer, int)
 DECIMAL = ColumnType("decimal", ORDERED, Numeric(), read_decimal, Decimal)
 BOOLEAN = ColumnType("boolean", EQUALITY, Boolean(), read_boolean)
 DATE = ColumnType("date", ORDERED, Date(), read_date, date.fromisoformat)
-MOMENT = ColumnType("timestamp", ORDERED, DateTime(timezone=True), read_moment, datetime.fromisoformat)
-IDENTITY = ColumnType("uuid", EQUALITY, Uuid(), read_uuid)
+TIMESTAMP = ColumnType("timestamp", ORDERED, DateTime(timezone=True), read_timestamp, datetime.fromisoformat)
+UUID = ColumnType("uuid", EQUALITY, Uuid(), read_uuid)
 
 
 @dataclass(frozen=True, eq=False)

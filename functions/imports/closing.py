@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 from functions.imports import gate, import_apply, jobs, ledger
 from functions.imports.jobs import Claim
 from functions.imports.states import Status, Step
-from shared.errors import Fenced
+from shared.errors import NothingToDo
 
 
 def close(service_database: Engine, product_database: Engine, held: Claim, reason: str) -> None:
@@ -16,12 +16,12 @@ def close(service_database: Engine, product_database: Engine, held: Claim, reaso
     If that covers every row, the state follows the ledger after all; else the rows that were never reached count as
     failed. Killed in between, the next claimant finds the gate closed and goes on from there. The import's row is
     locked all the while, so that nobody claims it between the question who holds it and the closed gate.
-    Raises Fenced when somebody else holds the import by now.
+    Raises NothingToDo when somebody else holds the import by now.
     """
     with service_database.begin() as service:
         row = jobs.lock(service, held.uuid, held.run)
         if row.token != held.token:
-            raise Fenced(f"run {held.run} of import {held.uuid} is somebody else's by now")
+            raise NothingToDo(f"run {held.run} of import {held.uuid} is somebody else's by now")
         with product_database.begin() as product:
             reason = gate.close_gate(product, held.uuid, held.run, reason)
             applied = import_apply.results_of_run(product, held.uuid, held.run)

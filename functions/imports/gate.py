@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from shared.errors import Fenced
+from shared.errors import NothingToDo
 from shared.messages import ImportBatch
 
 OPEN = text("""
@@ -31,29 +31,29 @@ STATE = "select run, closed, reason from import_gates where import_uuid = :impor
 def open_gate(product: Connection, import_uuid: UUID, run: int) -> str | None:
     """Lets the batches of `run` pass, unless it was closed already: then returns why it was.
 
-    Raises Fenced when a higher run has opened it.
+    Raises NothingToDo when a higher run has opened it.
     """
     product.execute(OPEN, {"import_uuid": import_uuid, "run": run})
     gate = product.execute(text(STATE), {"import_uuid": import_uuid}).one()
     if gate.run != run:
-        raise Fenced(f"run {gate.run} of import {import_uuid} has begun, this is run {run}")
+        raise NothingToDo(f"run {gate.run} of import {import_uuid} has begun, this is run {run}")
     return gate.reason if gate.closed else None
 
 
 def pass_gate(product: Connection, batch: ImportBatch) -> None:
-    """Holds the gate open until the transaction ends. Raises Fenced unless it is open for this batch's run."""
+    """Holds the gate open until the transaction ends. Raises NothingToDo unless it is open for this batch's run."""
     gate = product.execute(text(f"{STATE} for share"), {"import_uuid": batch.import_uuid}).one_or_none()
     if gate is None or gate.closed or gate.run != batch.run:
-        raise Fenced(f"the gate of import {batch.import_uuid} is not open for run {batch.run}")
+        raise NothingToDo(f"the gate of import {batch.import_uuid} is not open for run {batch.run}")
 
 
 def close_gate(product: Connection, import_uuid: UUID, run: int, reason: str) -> str:
     """Waits for the batches that are passing, lets none through after them, and returns the reason that stands.
 
-    That is the first one given for this run. Raises Fenced when a higher run has opened the gate.
+    That is the first one given for this run. Raises NothingToDo when a higher run has opened the gate.
     """
     product.execute(CLOSE, {"import_uuid": import_uuid, "run": run, "reason": reason})
     gate = product.execute(text(STATE), {"import_uuid": import_uuid}).one()
     if gate.run != run:
-        raise Fenced(f"run {gate.run} of import {import_uuid} has begun, this is run {run}")
+        raise NothingToDo(f"run {gate.run} of import {import_uuid} has begun, this is run {run}")
     return str(gate.reason)

@@ -52,7 +52,7 @@ class Overtaken(Exception):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BatchResult:
     """What became of the rows of one batch."""
 
     updated: tuple[str, ...]  # identifiers of the products that changed
@@ -60,11 +60,11 @@ class Outcome:
     refused: tuple[RefusedRow, ...]
 
 
-def apply(product: Connection, batch: ImportBatch) -> Outcome:
+def apply(product: Connection, batch: ImportBatch) -> BatchResult:
     """Applies `batch` in the transaction of `product` and returns what became of each of its rows.
 
     A batch that was applied before is not applied again: its recorded outcome is returned.
-    Raises Fenced when the import was closed or run again: this delivery is too late to matter.
+    Raises NothingToDo when the import was closed or run again: this delivery is too late to matter.
     """
     for _ in range(ATTEMPTS):
         if recorded := outcome_of(product, batch):
@@ -83,7 +83,7 @@ def apply(product: Connection, batch: ImportBatch) -> Outcome:
     raise Overtaken(f"the products of the batch from row {batch.first_row} on are being changed by others all the time")
 
 
-def update_products(product: Connection, batch: ImportBatch) -> Outcome:
+def update_products(product: Connection, batch: ImportBatch) -> BatchResult:
     """Updates all rows by one statement; where the database refuses that, one by one, so one never spoils 500."""
     try:
         with product.begin_nested():
@@ -92,14 +92,14 @@ def update_products(product: Connection, batch: ImportBatch) -> Outcome:
         if not sqlstate(error).startswith(REFUSED_ROW_CLASSES):
             raise
     each = [update_row(product, batch, number, row) for number, row in zip(batch.row_numbers, batch.rows, strict=True)]
-    return Outcome(
+    return BatchResult(
         updated=tuple(identifier for one in each for identifier in one.updated),
         unchanged=sum(one.unchanged for one in each),
         refused=tuple(row for one in each for row in one.refused),
     )
 
 
-def update_row(product: Connection, batch: ImportBatch, row_number: int, row: Row) -> Outcome:
+def update_row(product: Connection, batch: ImportBatch, row_number: int, row: Row) -> BatchResult:
     """Updates one row under a savepoint; what the database refuses is a refused row."""
     try:
         with product.begin_nested():
@@ -109,12 +109,12 @@ def update_row(product: Connection, batch: ImportBatch, row_number: int, row: Ro
             raise
         rule = constraint_name(error) or sqlstate(error)
         problem = CellError("", "", "refused_by_database", f"The product database refused this row (rule {rule}).")
-        return Outcome((), 0, (RefusedRow(row_number, (problem,)),))
+        return BatchResult((), 0, (RefusedRow(row_number, (problem,)),))
 
 
 def update_rows(
     product: Connection, batch: ImportBatch, row_numbers: tuple[int, ...], rows: tuple[Row, ...]
-) -> Outcome:
+) -> BatchResult:
     """Sends the rows as one JSON text: the server takes it apart, which costs a sixth of encoding Python lists.
 
     Raises Overtaken when somebody else wrote one of the products while the statement ran: that row was not updated,
@@ -127,7 +127,7 @@ def update_rows(
         raise Overtaken(f"{found.overtaken} products were changed by others at the same moment")
     refused = refused_rows(found.refused)
     updated = tuple(found.updated or ())
-    return Outcome(updated, len(rows) - len(updated) - len(refused), refused)
+    return BatchResult(updated, len(rows) - len(updated) - len(refused), refused)
 
 
 def refusals(product: Connection, batch: ImportBatch) -> tuple[RefusedRow, ...]:
@@ -162,7 +162,7 @@ def problem(code: str, identifier: str, minimum: int | None, maximum: int | None
     return CellError("maximum_stock", str(maximum), code, sentence)
 
 
-def outcome_of(product: Connection, batch: ImportBatch) -> Outcome | None:
+def outcome_of(product: Connection, batch: ImportBatch) -> BatchResult | None:
     """The recorded outcome of `batch`, or None when it was not applied yet."""
     statement = text(
         "select updated, unchanged, refused, identifiers from import_outcomes"
@@ -173,10 +173,10 @@ def outcome_of(product: Connection, batch: ImportBatch) -> Outcome | None:
     if recorded is None:
         return None
     refused = msgspec.convert(recorded.refused, tuple[RefusedRow, ...])
-    return Outcome(tuple(recorded.identifiers), recorded.unchanged, refused)
+    return BatchResult(tuple(recorded.identifiers), recorded.unchanged, refused)
 
 
-def messages(batch: ImportBatch, outcome: Outcome) -> tuple[Message, ...]:
+def messages(batch: ImportBatch, outcome: BatchResult) -> tuple[Message, ...]:
     """What the others need to know of an outcome: the ledger always, the mirror where something changed."""
     key = (batch.webshop_uuid, batch.import_uuid, batch.run, batch.first_row)
     applied = BatchApplied(*key, len(outcome.updated), outcome.unchanged, outcome.refused)
@@ -193,7 +193,7 @@ def results_of_run(product: Connection, import_uuid: UUID, run: int) -> list[Bat
     return [msgspec.convert(dict(row), BatchApplied) for row in rows]
 
 
-def record(product: Connection, batch: ImportBatch, outcome: Outcome) -> None:
+def record(product: Connection, batch: ImportBatch, outcome: BatchResult) -> None:
     """Writes the outcome beside the rows it changed. What changed nothing needs no mirroring."""
     statement = text("""
         insert into import_outcomes

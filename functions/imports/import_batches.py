@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, func
 
-from functions.imports import closing, gate, import_apply, jobs, ledger, validation
+from functions.imports import closing, gate, import_apply, jobs, ledger
+from functions.imports.file import validation
+from functions.imports.file.validation import ImportFile, Piece, RefusedFile
 from functions.imports.jobs import Claim
 from functions.imports.states import (
     LEASE_SECONDS,
@@ -28,7 +30,6 @@ from functions.imports.states import (
     Status,
     Step,
 )
-from functions.imports.validation import ImportFile, Piece, RefusedFile
 from shared import clients
 from shared.delivery import kafka_function
 from shared.errors import PermanentError
@@ -90,7 +91,7 @@ class Batching:
     def work_on(self, held: Claim) -> None:
         """Validates the file unless that was done, and sends every batch that has no result.
 
-        Raises PermanentError when the import can only be ended, and Fenced when the lease was lost.
+        Raises PermanentError when the import can only be ended, and NothingToDo when the lease was lost.
         """
         if held.claims > MAX_CLAIMS:
             raise PermanentError(f"We gave up after {MAX_CLAIMS} attempts without progress. {retry_or_tell(held)}")

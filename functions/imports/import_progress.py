@@ -6,7 +6,7 @@ A result that comes again, or for a run that is over, changes nothing.
 from functions.imports import jobs, ledger
 from shared import clients
 from shared.delivery import kafka_function
-from shared.errors import Fenced
+from shared.errors import NothingToDo
 from shared.messages import BatchApplied
 
 
@@ -16,5 +16,5 @@ def import_progress(applied: BatchApplied) -> None:
     with clients.service_database().begin() as service:
         row = jobs.lock(service, applied.import_uuid, applied.run)
         if not ledger.store_result(service, applied):
-            raise Fenced(f"the result of row {applied.first_row} is stored already")
+            raise NothingToDo(f"the result of row {applied.first_row} is stored already")
         ledger.settle(service, applied.import_uuid, applied.run, row.total_rows)

@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from functions.imports.cells import printable
+from functions.imports.file.cells import printable
 from functions.imports.jobs import now
 from functions.imports.states import ACTIVE, OnError, Operation, Status
 from shared import clients

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from werkzeug.datastructures import Headers
 
-from functions.imports import error_report, operations
+from functions.imports import operations
+from functions.imports.file import error_report
 from functions.imports.operations import Import, ImportPage, ImportQuery, StartedImport, StartImport
 from shared import clients
 from shared.columns import COLUMNS

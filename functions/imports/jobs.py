@@ -16,7 +16,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, Row, func, select, update
 
 from functions.imports.states import ACTIVE, LEASE_SECONDS, Status, Step
-from shared.errors import Fenced, PermanentError
+from shared.errors import NothingToDo, PermanentError
 from shared.messages import ImportTrigger
 from shared.tables.service import imports
 
@@ -52,8 +52,8 @@ def now(plus_seconds: int = 0) -> ColumnElement[datetime]:
 def claim(service: Connection, trigger: ImportTrigger) -> Claim:
     """Takes the import for LEASE_SECONDS.
 
-    Raises Fenced when there is nothing to take: it is unknown, final, another run's, or held by somebody whose lease
-    is still running. If that one dies, the sweep brings the import back.
+    Raises NothingToDo when the import cannot be claimed: it is unknown, final, of another run, or another worker's
+    lease is still running. If that one dies, the sweep brings the import back.
     """
     statement = (
         update(imports)
@@ -74,14 +74,14 @@ def claim(service: Connection, trigger: ImportTrigger) -> Claim:
     )
     row = service.execute(statement).one_or_none()
     if row is None:
-        raise Fenced(f"import {trigger.import_uuid} is not to be claimed for run {trigger.run}")
+        raise NothingToDo(f"import {trigger.import_uuid} is not to be claimed for run {trigger.run}")
     return msgspec.convert(row._mapping, Claim, from_attributes=True)
 
 
 def write(service: Connection, held: Claim, **values: object) -> None:
     """Writes to the import's row and renews the lease for LEASE_SECONDS, unless `values` say for how long.
 
-    Raises Fenced when somebody else holds it, or it is final.
+    Raises NothingToDo when somebody else holds it, or it is final.
     """
     statement = (
         update(imports)
@@ -94,7 +94,9 @@ def write(service: Connection, held: Claim, **values: object) -> None:
         .values(**{"lease_until": now(LEASE_SECONDS), "updated_at": now(), **values})
     )
     if service.execute(statement).rowcount == 0:
-        raise Fenced(f"run {held.run} of import {held.uuid} is over, or somebody else's by now (token {held.token})")
+        raise NothingToDo(
+            f"run {held.run} of import {held.uuid} is over, or somebody else's by now (token {held.token})"
+        )
 
 
 @contextmanager
@@ -108,7 +110,7 @@ def claimed(service_database: Engine, trigger: ImportTrigger) -> Iterator[Claim]
         held = claim(service, trigger)
     try:
         yield held
-    except (Fenced, PermanentError):
+    except (NothingToDo, PermanentError):
         raise
     except Exception:
         log.warning("A claim of an import failed, reference %s", held.reference)
@@ -127,11 +129,11 @@ def back_off(service: Connection, held: Claim) -> None:
 def lock(service: Connection, import_uuid: UUID, run: int) -> Row[Any]:
     """Locks the import's row until the transaction ends and returns it.
 
-    Raises Fenced when it is final or of another run.
+    Raises NothingToDo when it is final or of another run.
     """
     row = service.execute(select(imports).where(imports.c.uuid == import_uuid).with_for_update()).one_or_none()
     if row is None or row.status not in ACTIVE or row.run != run:
-        raise Fenced(f"run {run} of import {import_uuid} is over")
+        raise NothingToDo(f"run {run} of import {import_uuid} is over")
     return row
 
 
@@ -151,4 +153,4 @@ def finish(service: Connection, import_uuid: UUID, run: int, status: Status, rea
         )
     )
     if service.execute(statement).rowcount == 0:
-        raise Fenced(f"run {run} of import {import_uuid} is over")
+        raise NothingToDo(f"run {run} of import {import_uuid} is over")

@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 
 from shared import logs
 from shared.errors import Unavailable
-from shared.messages import Letter, Message
+from shared.messages import Message, PubSubMessage
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Records:
         )
         self._consumer.subscribe(list(topics))
 
-    def next(self, timeout_seconds: float) -> list[Letter]:
+    def next(self, timeout_seconds: float) -> list[PubSubMessage]:
         """The records that are there, after waiting up to `timeout_seconds` for the first."""
         first = self._consumer.poll(timeout_seconds)
         if first is None:
@@ -155,7 +155,7 @@ class Records:
         self._consumer.close()
 
 
-def letter(record: Delivery) -> Letter:
+def letter(record: Delivery) -> PubSubMessage:
     """A record as Google's Pub/Sub sink connector writes it.
 
     https://cloud.google.com/pubsub/docs/connect_kafka#convert_to_pubsub_messages
@@ -168,7 +168,7 @@ def letter(record: Delivery) -> Letter:
         "kafka.offset": str(record.offset()),
         "kafka.timestamp": str(record.timestamp()[1]),
     }
-    return Letter(record.topic() or "", bytes_of(record.value()), {**headers, **position})
+    return PubSubMessage(record.topic() or "", bytes_of(record.value()), {**headers, **position})
 
 
 def fits(name: str, value: str | bytes | None) -> bool:

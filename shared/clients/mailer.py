@@ -23,7 +23,7 @@ ACCEPTED = 202
 PROVES_NOTHING_WAS_TAKEN = (429, 503)  # too many requests; the API is not available
 
 
-class NotTaken(Exception):
+class MailDeferred(Exception):
     """The service certainly does not have the mail, and may take it later: after `retry_after_seconds`, if it said."""
 
     def __init__(self, reason: str, retry_after_seconds: int | None = None) -> None:
@@ -31,11 +31,11 @@ class NotTaken(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
-class Refused(Exception):
+class MailRejected(Exception):
     """The service certainly does not have the mail, and will never take it as it is. The text says what it said."""
 
 
-class Unanswered(Exception):
+class MailStatusUnknown(Exception):
     """The service may have the mail or not: it answered nothing that would tell."""
 
 
@@ -80,7 +80,7 @@ class Mailer:
     def send(self, mail: Mail) -> str:
         """Hands `mail` over once and returns the id that the service gave it.
 
-        Raises NotTaken, Refused, or Unanswered. Any other exception left this machine before the mail did.
+        Raises MailDeferred, MailRejected, or MailStatusUnknown. Any other exception is raised before the mail is sent.
         """
         from python_http_client.exceptions import HTTPError
 
@@ -91,10 +91,10 @@ class Mailer:
             raise meaning_of(answer.status_code, answer.headers or {}, answer.body or b"") from answer
         except Exception as error:
             if was_never_connected(error):
-                raise NotTaken("The mail service cannot be reached.") from error
-            raise Unanswered(f"The mail service gave no answer ({type(error).__name__}).") from error
+                raise MailDeferred("The mail service cannot be reached.") from error
+            raise MailStatusUnknown(f"The mail service gave no answer ({type(error).__name__}).") from error
         if response.status_code != ACCEPTED:
-            raise Unanswered(f"The mail service gave an answer that is not expected ({response.status_code}).")
+            raise MailStatusUnknown(f"The mail service gave an answer that is not expected ({response.status_code}).")
         return str(response.headers.get("X-Message-Id", ""))
 
     def _request(self, mail: Mail) -> dict[str, Any]:
@@ -142,10 +142,12 @@ def was_never_connected(error: Exception) -> bool:
 def meaning_of(status: int, headers: Mapping[str, str], body: bytes) -> Exception:
     """What an answer other than yes says about the mail."""
     if status in PROVES_NOTHING_WAS_TAKEN:
-        return NotTaken(f"The mail service is busy ({status}).", retry_after_seconds(headers.get("Retry-After", "")))
+        return MailDeferred(
+            f"The mail service is busy ({status}).", retry_after_seconds(headers.get("Retry-After", ""))
+        )
     if 400 <= status < 500:
-        return Refused(f"The mail service refused the mail ({status}): {said(body)}")
-    return Unanswered(f"The mail service failed ({status}).")
+        return MailRejected(f"The mail service refused the mail ({status}): {said(body)}")
+    return MailStatusUnknown(f"The mail service failed ({status}).")
 
 
 def retry_after_seconds(value: str) -> int | None:

@@ -12,7 +12,7 @@ from google.pubsub_v1 import PublisherClient as Api
 from google.pubsub_v1.types import PubsubMessage
 
 from shared.errors import Unavailable
-from shared.messages import Letter
+from shared.messages import PubSubMessage
 from shared.settings import Settings
 
 # As long as Kafka's own delivery may take; the caller's delivery is tried again after it.
@@ -29,7 +29,7 @@ class PubSub:
         self._client = pubsub_v1.PublisherClient()
         self._project = settings.project
 
-    def publish(self, letters: Iterable[Letter]) -> None:
+    def publish(self, letters: Iterable[PubSubMessage]) -> None:
         """Publishes `letters`, those of a topic together; raises Unavailable unless the service has every one.
 
         It calls the API beneath the SDK's own batching, whose keywords share their names with attributes.
@@ -44,7 +44,7 @@ class PubSub:
                     raise Unavailable(f"Pub/Sub did not take {len(request)} messages: {error}") from error
 
 
-def requests(letters: Iterable[Letter]) -> Iterable[list[PubsubMessage]]:
+def requests(letters: Iterable[PubSubMessage]) -> Iterable[list[PubsubMessage]]:
     """The letters as messages, in lists that one request can hold."""
     request: list[PubsubMessage] = []
     size_bytes = 0

@@ -26,7 +26,7 @@ UNFINISHED = "status in ('PENDING', 'RENDERING')"
 UNSENT = "status in ('PENDING', 'FILES_READY', 'SENDING')"
 
 
-def moment(name: str, **options: object) -> Column[object]:
+def timestamp(name: str, **options: object) -> Column[object]:
     """A point in time, with its zone."""
     return Column(name, DateTime(timezone=True), **options)  # type: ignore[arg-type]  # options are Column's own
 
@@ -48,8 +48,8 @@ imports = Table(
     Column("run", Integer, nullable=False, server_default="1"),  # goes up by the merchant's retry only
     Column("token", Integer, nullable=False, server_default="0"),  # goes up at each claim, final state and retry
     Column("claims", Integer, nullable=False, server_default="0"),  # claims in a row without progress
-    moment("lease_until"),  # who holds the token works on it until then
-    moment("wake_at", nullable=False, server_default=text("clock_timestamp()")),  # sweep triggers it from then on
+    timestamp("lease_until"),  # who holds the token works on it until then
+    timestamp("wake_at", nullable=False, server_default=text("clock_timestamp()")),  # sweep triggers it from then on
     Column("processing_step", Text, nullable=False, server_default="VALIDATE"),
     Column("processing_offset", Integer, nullable=False, server_default="0"),  # data rows dealt with
     Column("encoding", Text, nullable=False, server_default=""),
@@ -59,9 +59,9 @@ imports = Table(
     Column("updated_rows", Integer, nullable=False, server_default="0"),
     Column("unchanged_rows", Integer, nullable=False, server_default="0"),
     Column("failed_rows", Integer, nullable=False, server_default="0"),
-    moment("created_at", nullable=False, server_default=text("clock_timestamp()")),
-    moment("updated_at", nullable=False, server_default=text("clock_timestamp()")),
-    moment("finished_at"),
+    timestamp("created_at", nullable=False, server_default=text("clock_timestamp()")),
+    timestamp("updated_at", nullable=False, server_default=text("clock_timestamp()")),
+    timestamp("finished_at"),
     CheckConstraint(
         f"({ACTIVE}) or total_rows = updated_rows + unchanged_rows + failed_rows", name="imports_ledger_balances"
     ),
@@ -110,20 +110,20 @@ exports = Table(
     Column("status", Text, nullable=False, server_default="PENDING"),
     # Goes up at each claim: it is the lease's token, the folder of the file, and what giving up counts.
     Column("attempts", Integer, nullable=False, server_default="0"),
-    moment("lease_until"),  # who made the last claim works on it until then
-    moment("wake_at", nullable=False, server_default=text("clock_timestamp()")),  # sweep asks for it from then on
+    timestamp("lease_until"),  # who made the last claim works on it until then
+    timestamp("wake_at", nullable=False, server_default=text("clock_timestamp()")),  # sweep asks for it from then on
     Column("progress_rows", Integer, nullable=False, server_default="0"),
     Column("rows", Integer),  # null until it is completed
     Column("size_bytes", BigInteger),
     Column("file_uri", Text),  # null: there is no file, not yet or not any more
     Column("error", Text, nullable=False, server_default=""),
     Column("version", Integer, nullable=False, server_default="1"),  # goes up with each change of the history's fields
-    moment("history_due_at", server_default=text("clock_timestamp()")),  # null: the history has this version
-    moment("tidy_at"),  # from then on sweep removes the objects of this export that it does not need
-    moment("created_at", nullable=False, server_default=text("clock_timestamp()")),
-    moment("updated_at", nullable=False, server_default=text("clock_timestamp()")),
-    moment("deleted_at"),
-    moment("finished_at"),
+    timestamp("history_due_at", server_default=text("clock_timestamp()")),  # null: the history has this version
+    timestamp("tidy_at"),  # from then on sweep removes the objects of this export that it does not need
+    timestamp("created_at", nullable=False, server_default=text("clock_timestamp()")),
+    timestamp("updated_at", nullable=False, server_default=text("clock_timestamp()")),
+    timestamp("deleted_at"),
+    timestamp("finished_at"),
     CheckConstraint(f"({UNFINISHED}) = (finished_at is null)", name="exports_finish_once"),
     CheckConstraint("(status = 'FAILED') = (error <> '')", name="exports_fail_with_a_reason"),
     CheckConstraint(
@@ -149,9 +149,9 @@ export_history = Table(
     metadata,
     Column("uuid", Uuid, primary_key=True),
     Column("name", Text, nullable=False),
-    moment("created_at", nullable=False),
-    moment("updated_at", nullable=False),
-    moment("deleted_at"),
+    timestamp("created_at", nullable=False),
+    timestamp("updated_at", nullable=False),
+    timestamp("deleted_at"),
     Column("status", Text, nullable=False),
     Column("webshop_uuid", Uuid, nullable=False),
     Column("user_uuid", Uuid, nullable=False),
@@ -165,8 +165,8 @@ buy_order_export_settings = Table(
     "buy_order_export_settings",
     metadata,
     Column("webshop_uuid", Uuid, primary_key=True),
-    Column("identifiers", ARRAY(Text), nullable=False),  # names of shared/exporting/identifiers.py, in its order
-    moment("updated_at", nullable=False, server_default=text("clock_timestamp()")),
+    Column("identifiers", ARRAY(Text), nullable=False),  # names of functions/exports/identifiers.py, in its order
+    timestamp("updated_at", nullable=False, server_default=text("clock_timestamp()")),
 )
 
 buy_order_sends = Table(
@@ -183,15 +183,15 @@ buy_order_sends = Table(
     Column("reason", Text, nullable=False, server_default=""),
     # Goes up at each claim: it is the lease's token, the folder of the files, and what giving up counts.
     Column("attempts", Integer, nullable=False, server_default="0"),
-    moment("lease_until"),  # nobody else may claim it until then
-    moment("wake_at", nullable=False, server_default=text("clock_timestamp()")),  # sweep asks for it from then on
+    timestamp("lease_until"),  # nobody else may claim it until then
+    timestamp("wake_at", nullable=False, server_default=text("clock_timestamp()")),  # sweep asks for it from then on
     Column("file_uris", ARRAY(Text), nullable=False, server_default="{}"),  # of the three files, while they are kept
     Column("message_id", Text),  # that the mail service gave it
-    moment("tidy_at"),  # from then on sweep removes the objects of this send that it does not need
-    moment("created_at", nullable=False, server_default=text("clock_timestamp()")),
-    moment("updated_at", nullable=False, server_default=text("clock_timestamp()")),
-    moment("finished_at"),
-    moment("sent_at"),
+    timestamp("tidy_at"),  # from then on sweep removes the objects of this send that it does not need
+    timestamp("created_at", nullable=False, server_default=text("clock_timestamp()")),
+    timestamp("updated_at", nullable=False, server_default=text("clock_timestamp()")),
+    timestamp("finished_at"),
+    timestamp("sent_at"),
     CheckConstraint(f"({UNSENT}) = (finished_at is null)", name="buy_order_sends_finish_once"),
     CheckConstraint("(status = 'SENT') = (sent_at is not null)", name="buy_order_sends_are_sent_at_a_time"),
     CheckConstraint("status not in ('FAILED', 'UNCERTAIN') or reason <> ''", name="buy_order_sends_say_why"),
@@ -217,6 +217,6 @@ buy_order_send_events = Table(
     Column("event", Text, nullable=False),  # "delivered", "bounced", "dropped", "deferred" and so on
     Column("recipient", Text, nullable=False),  # of this event: each address of a mail has its own
     Column("reason", Text, nullable=False),  # what the other mail server said
-    moment("occurred_at", nullable=False),
+    timestamp("occurred_at", nullable=False),
     Index("buy_order_send_events_of_send", "send_uuid", "occurred_at"),
 )

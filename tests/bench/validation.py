@@ -7,7 +7,7 @@ import io
 import time
 from typing import TYPE_CHECKING
 
-from functions.imports.validation import open_file
+from functions.imports.file.validation import open_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ import pytest
 
 from functions.imports import closing, jobs
 from functions.imports.states import LEASE_SECONDS, Status
-from shared.errors import Fenced
+from shared.errors import NothingToDo
 from shared.messages import BatchApplied, ImportBatch, ImportTrigger, ProductsUpdated
 from tests.world import Killed, World, ledger, table
 
@@ -353,7 +353,7 @@ def test_a_claimant_that_lost_its_lease_closes_nothing(world, file):
     world.let_time_pass()
     world.deliver(trigger)
 
-    with pytest.raises(Fenced):
+    with pytest.raises(NothingToDo):
         closing.close(world.service, world.product, stale, "stale words")
     world.recover()
 

@@ -15,7 +15,7 @@ from confluent_kafka import Producer
 from functions.kafka_bridge import bridge
 from shared import logs
 from shared.clients.broker import Kafka, Records
-from shared.messages import TOPICS, ImportTrigger, Letter
+from shared.messages import TOPICS, ImportTrigger, PubSubMessage
 from shared.settings import Settings, from_environment
 
 WAIT_SECONDS = 30
@@ -40,11 +40,11 @@ def broker() -> Settings:
 class Publisher:
     """Pub/Sub's publisher, which may refuse."""
 
-    arrived: list[Letter] = field(default_factory=list)
+    arrived: list[PubSubMessage] = field(default_factory=list)
     refusals: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def publish(self, letters: list[Letter]) -> None:
+    def publish(self, letters: list[PubSubMessage]) -> None:
         with self.changed:
             if self.refusals:
                 self.refusals -= 1
@@ -52,7 +52,7 @@ class Publisher:
             self.arrived += letters
             self.changed.notify_all()
 
-    def wait_for(self, wanted: Callable[[list[Letter]], bool]) -> list[Letter]:
+    def wait_for(self, wanted: Callable[[list[PubSubMessage]], bool]) -> list[PubSubMessage]:
         with self.changed:
             assert self.changed.wait_for(lambda: wanted(self.arrived), WAIT_SECONDS), self.arrived
             return list(self.arrived)

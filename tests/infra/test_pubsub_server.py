@@ -17,7 +17,7 @@ from infra.local import ports
 from infra.local.supervisor import Service
 from shared.clients.publisher import PubSub as Publisher
 from shared.errors import Unavailable
-from shared.messages import Letter
+from shared.messages import PubSubMessage
 from shared.settings import from_environment
 from tests.infra.conftest import wait_until
 
@@ -229,7 +229,7 @@ def test_attributes_may_have_any_name(pubsub: PubSub, receiver: Receiver) -> Non
     pubsub.subscribe()
     attributes = dict.fromkeys(("topic", "data", "self", "retry", "timeout", "ordering_key", "messages"), "x")
 
-    Publisher(from_environment({"GOOGLE_CLOUD_PROJECT": "local"})).publish([Letter("orders", b"1", attributes)])
+    Publisher(from_environment({"GOOGLE_CLOUD_PROJECT": "local"})).publish([PubSubMessage("orders", b"1", attributes)])
 
     wait_until(lambda: len(receiver.requests) == 1, "the push")
     assert json.loads(receiver.requests[0].body)["message"]["attributes"] == attributes
@@ -238,9 +238,11 @@ def test_attributes_may_have_any_name(pubsub: PubSub, receiver: Receiver) -> Non
 def test_every_letter_of_a_large_publish_arrives(pubsub: PubSub, receiver: Receiver) -> None:
     """More than one request can hold, to more than one topic."""
     pubsub.subscribe()
-    letters = [Letter("orders", str(number).encode() + b" " * 900_000) for number in range(20)]
+    letters = [PubSubMessage("orders", str(number).encode() + b" " * 900_000) for number in range(20)]
 
-    Publisher(from_environment({"GOOGLE_CLOUD_PROJECT": "local"})).publish([*letters, Letter("dead-letters", b"")])
+    Publisher(from_environment({"GOOGLE_CLOUD_PROJECT": "local"})).publish(
+        [*letters, PubSubMessage("dead-letters", b"")]
+    )
 
     wait_until(lambda: len(receiver.requests) == 20, "every push")
 
@@ -248,4 +250,4 @@ def test_every_letter_of_a_large_publish_arrives(pubsub: PubSub, receiver: Recei
 def test_a_publish_that_is_not_taken_is_said(pubsub: PubSub) -> None:
     """A topic that is not there: the caller fails and tries again, nothing is lost in silence."""
     with pytest.raises(Unavailable, match="did not take 1"):
-        Publisher(from_environment({"GOOGLE_CLOUD_PROJECT": "local"})).publish([Letter("nowhere", b"1")])
+        Publisher(from_environment({"GOOGLE_CLOUD_PROJECT": "local"})).publish([PubSubMessage("nowhere", b"1")])

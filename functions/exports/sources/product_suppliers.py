@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functions.exports.source import BOOLEAN, CODE, DECIMAL, IDENTITY, INTEGER, TEXT, Column, Source, belongs_to
+from functions.exports.source import BOOLEAN, CODE, DECIMAL, INTEGER, TEXT, UUID, Column, Source, belongs_to
 from shared.tables.product import products, supplier_products, suppliers
 
 SOURCE = Source(
@@ -28,7 +28,7 @@ SOURCE = Source(
         Column("minimum_order_quantity", "Minimum order quantity", INTEGER, supplier_products.c.minimum_order_quantity),
         Column("lot_size", "Lot size", INTEGER, supplier_products.c.lot_size),
         Column("lead_time_days", "Lead time (days)", INTEGER, supplier_products.c.lead_time_days),
-        Column("product_uuid", "Product UUID", IDENTITY, supplier_products.c.product_uuid),
-        Column("supplier_uuid", "Supplier UUID", IDENTITY, supplier_products.c.supplier_uuid),
+        Column("product_uuid", "Product UUID", UUID, supplier_products.c.product_uuid),
+        Column("supplier_uuid", "Supplier UUID", UUID, supplier_products.c.supplier_uuid),
     ),
 )

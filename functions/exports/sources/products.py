@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functions.exports.source import BOOLEAN, CODE, DECIMAL, IDENTITY, INTEGER, MOMENT, TEXT, Column, Source
+from functions.exports.source import BOOLEAN, CODE, DECIMAL, INTEGER, TEXT, TIMESTAMP, UUID, Column, Source
 from shared.columns import COLUMNS, Kind
 from shared.tables.product import products
 
@@ -25,8 +25,8 @@ SOURCE = Source(
     unique=products.c.identifier,
     columns=(
         *(Column(column.key, column.heading, TYPES[column.kind], products.c[column.key]) for column in COLUMNS),
-        Column("uuid", "UUID", IDENTITY, products.c.uuid),
-        Column("created_at", "Created at", MOMENT, products.c.created_at),
-        Column("updated_at", "Updated at", MOMENT, products.c.updated_at),
+        Column("uuid", "UUID", UUID, products.c.uuid),
+        Column("created_at", "Created at", TIMESTAMP, products.c.created_at),
+        Column("updated_at", "Updated at", TIMESTAMP, products.c.updated_at),
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functions.exports.source import CODE, DATE, DECIMAL, IDENTITY, INTEGER, TEXT, Column, Source, belongs_to
+from functions.exports.source import CODE, DATE, DECIMAL, INTEGER, TEXT, UUID, Column, Source, belongs_to
 from shared.tables.product import products, promotion_products, promotions
 
 SOURCE = Source(
@@ -29,7 +29,7 @@ SOURCE = Source(
         Column("promotion_price", "Promotion price", DECIMAL, promotion_products.c.promotion_price),
         Column("expected_quantity", "Expected quantity", INTEGER, promotion_products.c.expected_quantity),
         Column("stock_on_hand", "Stock on hand", INTEGER, products.c.stock_on_hand),
-        Column("promotion_uuid", "Promotion UUID", IDENTITY, promotion_products.c.promotion_uuid),
-        Column("product_uuid", "Product UUID", IDENTITY, promotion_products.c.product_uuid),
+        Column("promotion_uuid", "Promotion UUID", UUID, promotion_products.c.promotion_uuid),
+        Column("product_uuid", "Product UUID", UUID, promotion_products.c.product_uuid),
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import func, select
 
-from functions.exports.source import DATE, DECIMAL, IDENTITY, INTEGER, TEXT, Column, Source
+from functions.exports.source import DATE, DECIMAL, INTEGER, TEXT, UUID, Column, Source
 from shared.tables.product import promotion_products, promotions
 
 PRODUCTS = (
@@ -30,6 +30,6 @@ SOURCE = Source(
         Column("ends_on", "Ends on", DATE, promotions.c.ends_on),
         Column("discount_percent", "Discount (%)", DECIMAL, promotions.c.discount_percent),
         Column("products", "Products", INTEGER, PRODUCTS, filterable=False),
-        Column("uuid", "UUID", IDENTITY, promotions.c.uuid),
+        Column("uuid", "UUID", UUID, promotions.c.uuid),
     ),
 )

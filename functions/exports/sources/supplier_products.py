@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functions.exports.source import BOOLEAN, CODE, DECIMAL, IDENTITY, INTEGER, TEXT, Column, Source, belongs_to
+from functions.exports.source import BOOLEAN, CODE, DECIMAL, INTEGER, TEXT, UUID, Column, Source, belongs_to
 from shared.tables.product import products, supplier_products, suppliers
 
 SOURCE = Source(
@@ -33,7 +33,7 @@ SOURCE = Source(
         Column("article_code", "Article code", CODE, products.c.article_code),
         Column("price", "Price", DECIMAL, products.c.price),
         Column("stock_on_hand", "Stock on hand", INTEGER, products.c.stock_on_hand),
-        Column("supplier_uuid", "Supplier UUID", IDENTITY, supplier_products.c.supplier_uuid),
-        Column("product_uuid", "Product UUID", IDENTITY, supplier_products.c.product_uuid),
+        Column("supplier_uuid", "Supplier UUID", UUID, supplier_products.c.supplier_uuid),
+        Column("product_uuid", "Product UUID", UUID, supplier_products.c.product_uuid),
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import func, select
 
-from functions.exports.source import DECIMAL, IDENTITY, INTEGER, MOMENT, TEXT, Column, Source
+from functions.exports.source import DECIMAL, INTEGER, TEXT, TIMESTAMP, UUID, Column, Source
 from shared.tables.product import buy_orders, suppliers
 
 OPEN_ORDERS = (
@@ -38,7 +38,7 @@ SOURCE = Source(
         Column("lead_time_days", "Lead time (days)", INTEGER, suppliers.c.lead_time_days),
         Column("minimum_order_value", "Minimum order value", DECIMAL, suppliers.c.minimum_order_value),
         Column("open_orders", "Open buy orders", INTEGER, OPEN_ORDERS, filterable=False),
-        Column("uuid", "UUID", IDENTITY, suppliers.c.uuid),
-        Column("created_at", "Created at", MOMENT, suppliers.c.created_at),
+        Column("uuid", "UUID", UUID, suppliers.c.uuid),
+        Column("created_at", "Created at", TIMESTAMP, suppliers.c.created_at),
     ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functions.exports.source import CODE, DATE, DECIMAL, IDENTITY, INTEGER, TEXT, Column, Source, belongs_to
+from functions.exports.source import CODE, DATE, DECIMAL, INTEGER, TEXT, UUID, Column, Source, belongs_to
 from shared.tables.product import buy_order_lines, buy_orders, products, suppliers
 
 OUTSTANDING = buy_order_lines.c.quantity - buy_order_lines.c.delivered_quantity
@@ -42,8 +42,8 @@ SOURCE = Source(
         Column("undelivered_quantity", "Undelivered quantity", INTEGER, OUTSTANDING),
         Column("unit_price", "Unit price", DECIMAL, buy_order_lines.c.unit_price),
         Column("currency", "Currency", TEXT, buy_orders.c.currency),
-        Column("product_uuid", "Product UUID", IDENTITY, buy_order_lines.c.product_uuid),
-        Column("supplier_uuid", "Supplier UUID", IDENTITY, buy_orders.c.supplier_uuid),
-        Column("buy_order_uuid", "Buy order UUID", IDENTITY, buy_order_lines.c.buy_order_uuid),
+        Column("product_uuid", "Product UUID", UUID, buy_order_lines.c.product_uuid),
+        Column("supplier_uuid", "Supplier UUID", UUID, buy_orders.c.supplier_uuid),
+        Column("buy_order_uuid", "Buy order UUID", UUID, buy_order_lines.c.buy_order_uuid),
     ),
 )

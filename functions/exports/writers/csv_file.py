@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from sqlalchemy import Text, case, cast, func, or_
 
 from functions.exports.queries import written
-from functions.exports.source import BOOLEAN, CODE, MOMENT, TEXT, Column
+from functions.exports.source import BOOLEAN, CODE, TEXT, TIMESTAMP, Column
 from shared.columns import E_NOTATION
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def cell(column: Column) -> ColumnElement[Any]:
         return harmless(column.value, is_code=column.type is CODE)
     if column.type is BOOLEAN:
         return cast(column.value, Text)  # true and false, where COPY says t and f
-    if column.type is MOMENT:
+    if column.type is TIMESTAMP:
         return func.to_char(func.timezone("UTC", column.value), MOMENT_FORMAT)
     return column.value
 

@@ -17,7 +17,7 @@ from zipfile import ZIP_DEFLATED, ZipFile
 from sqlalchemy import Integer, Numeric, Text, case, cast, func
 
 from functions.exports.queries import written
-from functions.exports.source import BOOLEAN, CODE, DATE, DECIMAL, IDENTITY, INTEGER, MOMENT, TEXT, Column, ColumnType
+from functions.exports.source import BOOLEAN, CODE, DATE, DECIMAL, INTEGER, TEXT, TIMESTAMP, UUID, Column, ColumnType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,14 +44,14 @@ SECONDS_A_DAY = written("86400")
 FORMATS = {
     TEXT: "@",
     CODE: "@",
-    IDENTITY: "@",
+    UUID: "@",
     INTEGER: "0",
     DECIMAL: "0.00",
     BOOLEAN: "General",
     DATE: "yyyy-mm-dd",
-    MOMENT: 'yyyy-mm-dd hh:mm:ss" UTC"',
+    TIMESTAMP: 'yyyy-mm-dd hh:mm:ss" UTC"',
 }
-WIDTHS = {TEXT: 30, CODE: 18, IDENTITY: 38, INTEGER: 12, DECIMAL: 12, BOOLEAN: 10, DATE: 12, MOMENT: 25}  # characters
+WIDTHS = {TEXT: 30, CODE: 18, UUID: 38, INTEGER: 12, DECIMAL: 12, BOOLEAN: 10, DATE: 12, TIMESTAMP: 25}  # characters
 FILTER_BUTTON_WIDTH = 4  # beside a heading, in characters
 
 EMPTY = written("'<c/>'")
@@ -279,10 +279,10 @@ def moment_cell(value: ColumnElement[Any], style: int) -> ColumnElement[Any]:
 CELLS: dict[ColumnType, Callable[[ColumnElement[Any], int], ColumnElement[Any]]] = {
     TEXT: text_cell,
     CODE: text_cell,
-    IDENTITY: identity_cell,
+    UUID: identity_cell,
     INTEGER: integer_cell,
     DECIMAL: number_cell,
     BOOLEAN: boolean_cell,
     DATE: date_cell,
-    MOMENT: moment_cell,
+    TIMESTAMP: moment_cell,
 }

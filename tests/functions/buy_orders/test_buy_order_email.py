@@ -13,7 +13,7 @@ import pypdf
 import pytest
 
 from functions.buy_orders import files
-from shared.clients.mailer import NotTaken, Refused, Unanswered
+from shared.clients.mailer import MailDeferred, MailRejected, MailStatusUnknown
 from shared.errors import PermanentError
 from shared.messages import BuyOrderEmail
 
@@ -129,11 +129,11 @@ def test_the_files_are_of_one_moment(buying, monkeypatch):
 @pytest.mark.parametrize(
     ("answer", "status", "reason"),
     [
-        (NotTaken("The mail service is busy (429).", 120), "FILES_READY", "busy (429)"),
-        (NotTaken("The mail service cannot be reached."), "FILES_READY", "cannot be reached"),
-        (Unanswered("The mail service failed (502)."), "UNCERTAIN", "failed (502)"),
-        (Unanswered("The mail service gave no answer (TimeoutError)."), "UNCERTAIN", "gave no answer"),
-        (Refused("The mail service refused the mail (400): No."), "FAILED", "refused the mail (400): No."),
+        (MailDeferred("The mail service is busy (429).", 120), "FILES_READY", "busy (429)"),
+        (MailDeferred("The mail service cannot be reached."), "FILES_READY", "cannot be reached"),
+        (MailStatusUnknown("The mail service failed (502)."), "UNCERTAIN", "failed (502)"),
+        (MailStatusUnknown("The mail service gave no answer (TimeoutError)."), "UNCERTAIN", "gave no answer"),
+        (MailRejected("The mail service refused the mail (400): No."), "FAILED", "refused the mail (400): No."),
     ],
 )
 def test_an_answer_decides_the_state(buying, answer, status, reason):
@@ -158,7 +158,7 @@ def test_an_answer_decides_the_state(buying, answer, status, reason):
 @pytest.mark.parametrize("seconds", [1, 120, 3600])
 def test_retry_after_is_kept(buying, seconds):
     """Neither a message that comes again nor sweep hands the mail over before the time that the service named."""
-    buying.mail_service.answers.append(NotTaken("busy", seconds))
+    buying.mail_service.answers.append(MailDeferred("busy", seconds))
     asked = buying.ask_for_mail().json
     (message,) = buying.broker.of(BuyOrderEmail)
     buying.run()
@@ -180,7 +180,7 @@ def test_retry_after_is_kept(buying, seconds):
 
 def test_a_mail_that_is_never_taken_fails_with_the_last_reason(buying):
     """After five attempts it is over, and says what was in the way."""
-    buying.mail_service.answers.extend(NotTaken("The mail service is busy (503).") for _ in range(10))
+    buying.mail_service.answers.extend(MailDeferred("The mail service is busy (503).") for _ in range(10))
     buying.ask_for_mail()
 
     buying.recover()

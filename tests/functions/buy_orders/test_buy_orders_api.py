@@ -28,7 +28,7 @@ SEND_FIELDS = {
 
 def case_table():
     """Every choice of identifiers, and the headings that follow from it."""
-    lines = (Path(__file__).parents[1] / "data" / "buy_order_columns.txt").read_text().splitlines()
+    lines = (Path(__file__).parents[2] / "data" / "buy_order_columns.txt").read_text().splitlines()
     for line in lines:
         if not line.startswith("#"):
             saved, headings = ([part.strip() for part in side.split(",")] for side in line.split("|"))

@@ -8,14 +8,14 @@ import uuid
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shared.clients.mailer import NotTaken, Refused, Unanswered
+from shared.clients.mailer import MailDeferred, MailStatusUnknown, Refused
 from tests.buy_orders_world import event
 from tests.world import app
 
 STATES = {
     "SENT": [],
-    "UNCERTAIN": [Unanswered("No answer.")],
-    "FILES_READY": [NotTaken("busy", 60)],
+    "UNCERTAIN": [MailStatusUnknown("No answer.")],
+    "FILES_READY": [MailDeferred("busy", 60)],
     "FAILED": [Refused("No.")],
 }
 

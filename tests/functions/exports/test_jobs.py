@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select, update
 from functions.exports import export_history, jobs
 from functions.exports.jobs import Claim, NewExport
 from functions.exports.states import MAX_ATTEMPTS
-from shared.errors import Fenced
+from shared.errors import NothingToDo
 from shared.tables.service import exports as table
 from tests.exports_world import ExportsWorld
 
@@ -73,7 +73,7 @@ def test_an_attempt_that_is_over_writes_nothing(service, exports, export_uuid, w
 
     try:
         said = WRITES[write](service, held)
-    except Fenced:
+    except NothingToDo:
         said = None
 
     assert said is None
@@ -85,14 +85,14 @@ def test_a_file_of_a_deleted_export_completes_nothing(service, export_uuid):
     held = taken(service, export_uuid)
     change(service, export_uuid, deleted_at=jobs.now())
 
-    with pytest.raises(Fenced):
+    with pytest.raises(NothingToDo):
         jobs.complete(service, held, 1, 10, "gs://b/f")
 
 
 def test_only_one_claims_and_the_next_one_when_its_lease_runs_out(service, export_uuid):
     first, record = jobs.claim(service, export_uuid)
 
-    with pytest.raises(Fenced):
+    with pytest.raises(NothingToDo):
         jobs.claim(service, export_uuid)
     second = taken(service, export_uuid)
 
@@ -133,7 +133,7 @@ def test_an_export_has_only_so_many_attempts(service, export_uuid):
         taken(service, export_uuid)
     change(service, export_uuid, lease_until=None, wake_at=jobs.now(-1))
 
-    with pytest.raises(Fenced):
+    with pytest.raises(NothingToDo):
         jobs.claim(service, export_uuid)
     assert jobs.wake(service) == []
     (record,) = jobs.give_up(service)

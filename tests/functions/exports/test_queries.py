@@ -24,7 +24,7 @@ from shared.problems import Problem
 
 if TYPE_CHECKING:
     from tests.conftest import Databases
-    from tests.shared.exporting.conftest import Exporter
+    from tests.functions.exports.conftest import Exporter
 
 INJECTIONS = (
     "'; drop table products; --", "' or '1'='1", "\\'; select pg_sleep(9); --", "%s", "%(x)s", ":x", "$1", "$$", "{}",

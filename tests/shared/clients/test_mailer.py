@@ -16,7 +16,7 @@ import pytest
 
 from infra.local import mail_catcher
 from shared.clients import mailer
-from shared.clients.mailer import File, Mail, Mailer, NotTaken, Refused, Unanswered
+from shared.clients.mailer import File, Mail, MailDeferred, Mailer, MailRejected, MailStatusUnknown
 from shared.settings import from_environment
 from tests.infra.conftest import serving
 
@@ -78,10 +78,10 @@ def test_a_mail_is_taken_as_it_was_written(catcher):
 @pytest.mark.parametrize(
     ("status", "meaning"),
     [
-        (429, NotTaken),
-        (503, NotTaken),
-        *((status, Refused) for status in (400, 401, 403, 404, 405, 408, 413, 415, 422)),
-        *((status, Unanswered) for status in (200, 201, 204, 304, 307, 500, 501, 502, 504, 520, 599)),
+        (429, MailDeferred),
+        (503, MailDeferred),
+        *((status, MailRejected) for status in (400, 401, 403, 404, 405, 408, 413, 415, 422)),
+        *((status, MailStatusUnknown) for status in (200, 201, 204, 304, 307, 500, 501, 502, 504, 520, 599)),
     ],
 )
 def test_an_answer_means_one_thing(catcher, status, meaning):
@@ -100,9 +100,9 @@ def test_a_refusal_says_why(catcher):
     folder, host = catcher
     broken = Mail(**{**vars(MAIL), "recipient": "nobody"})
 
-    with pytest.raises(Refused, match=r"refused the mail \(400\): Does not contain a valid address"):
+    with pytest.raises(MailRejected, match=r"refused the mail \(400\): Does not contain a valid address"):
         client(host).send(broken)
-    with pytest.raises(Refused, match=r"\(401\): The provided authorization grant is invalid"):
+    with pytest.raises(MailRejected, match=r"\(401\): The provided authorization grant is invalid"):
         client(host, "SG.other").send(MAIL)
     assert taken(folder) == []
 
@@ -113,7 +113,7 @@ def test_a_connection_that_breaks_tells_nothing(catcher):
     switch_on(folder, {"taken": True}, {"taken": False})
 
     for _ in range(2):
-        with pytest.raises(Unanswered):
+        with pytest.raises(MailStatusUnknown):
             client(host).send(MAIL)
 
     assert len(taken(folder)) == 1
@@ -125,7 +125,7 @@ def test_a_service_that_hangs_is_not_waited_for(catcher, monkeypatch):
     monkeypatch.setattr(mailer, "TIMEOUT_SECONDS", 0.2)
     switch_on(folder, {"taken": True, "hang_seconds": 5, "status": 500})
 
-    with pytest.raises(Unanswered, match="TimeoutError"):
+    with pytest.raises(MailStatusUnknown, match="TimeoutError"):
         client(host).send(MAIL)
 
 
@@ -136,7 +136,7 @@ def test_where_nobody_listens_nothing_was_taken(catcher):
         port = closed.getsockname()[1]
 
     for host in (f"http://127.0.0.1:{port}", "http://no-such-host.invalid"):
-        with pytest.raises(NotTaken):
+        with pytest.raises(MailDeferred):
             client(host).send(MAIL)
 
 
@@ -153,7 +153,7 @@ def test_half_an_answer_tells_nothing(answer):
 
         threading.Thread(target=serve, daemon=True).start()
 
-        with pytest.raises(Unanswered):
+        with pytest.raises(MailStatusUnknown):
             client(f"http://127.0.0.1:{listener.getsockname()[1]}").send(MAIL)
 
 
@@ -174,7 +174,7 @@ def test_retry_after_is_read(catcher, value, seconds):
     folder, host = catcher
     switch_on(folder, {"status": 429, "headers": {"Retry-After": value}})
 
-    with pytest.raises(NotTaken) as busy:
+    with pytest.raises(MailDeferred) as busy:
         client(host).send(MAIL)
 
     assert busy.value.retry_after_seconds == seconds

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from functions.imports import gate, import_apply
-from functions.imports.validation import open_file
+from functions.imports.file.validation import open_file
 from shared.columns import COLUMNS
 from shared.messages import ImportBatch
 
 if TYPE_CHECKING:
-    from tests.shared.exporting.conftest import Exporter
+    from tests.functions.exports.conftest import Exporter
 
 NASTY = (
     "=1+1", "'=1", "''x", "-5", "+1", "@SUM(1)", "NULL", "'NULL", "''NULL", "null", "NULLs", " outer ", "a\nb", 'a"b',

@@ -23,7 +23,7 @@ from shared.problems import Problem
 
 if TYPE_CHECKING:
     from tests.conftest import Databases
-    from tests.shared.exporting.conftest import Exporter
+    from tests.functions.exports.conftest import Exporter
 
 BY_NAME = ("WEBSHOP_PRODUCT_NAME", "SUPPLIER_PRODUCT_NAME")
 

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from functions.exports.sources import SOURCES
 from functions.exports.writers import xlsx_file
-from tests.shared.exporting.test_csv_file import first, put_names
+from tests.functions.exports.writers.test_csv_file import first, put_names
 
 if TYPE_CHECKING:
     from openpyxl.worksheet.worksheet import Worksheet
 
-    from tests.shared.exporting.conftest import Exporter
+    from tests.functions.exports.conftest import Exporter
 
 NO_XML = frozenset(map(chr, [*range(1, 9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF]))
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from functions.imports import headings
+from functions.imports.file import headings
 from shared.columns import COLUMNS, READ_ONLY_HEADINGS, REPORT_HEADINGS
 
-CASES = Path(__file__).parents[2] / "data" / "headings.txt"
+CASES = Path(__file__).parents[3] / "data" / "headings.txt"
 LONGEST_SECONDS = 5  # of CPU for a row that must not take the square of its length; it takes 0.1 s
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import compress, islice
 from typing import TYPE_CHECKING
 
-from functions.imports import headings, reading
-from functions.imports.cells import printable, read_column, shown
-from functions.imports.reading import Record, RefusedFile
+from functions.imports.file import headings, reading
+from functions.imports.file.cells import printable, read_column, shown
+from functions.imports.file.reading import Record, RefusedFile
 from shared.columns import BY_KEY, IDENTIFIER, ImportColumn
 from shared.messages import CellError, RefusedRow
 

@@ -6,14 +6,14 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from functions.imports.cells import shown
-from shared.columns import COLUMNS, IDENTIFIER, READ_ONLY_HEADINGS, REPORT_HEADINGS, ImportColumn, folded
+from functions.imports.file.cells import shown
+from shared.columns import COLUMNS, IDENTIFIER, READ_ONLY_HEADINGS, REPORT_HEADINGS, ImportColumn, normalize_heading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_COLUMNS = {folded(name): column for column in COLUMNS for name in (column.key, column.heading)}
-_SKIPPED = {folded(heading) for heading in (*READ_ONLY_HEADINGS, *REPORT_HEADINGS)}
+_COLUMNS = {normalize_heading(name): column for column in COLUMNS for name in (column.key, column.heading)}
+_SKIPPED = {normalize_heading(heading) for heading in (*READ_ONLY_HEADINGS, *REPORT_HEADINGS)}
 
 NAMED_FAULTS = 5  # a file of 10,000 unknown headings has one mistake, not 10,000
 COMPARED_LENGTH = 60  # characters compared with the known headings: comparing takes the square of it
@@ -31,7 +31,7 @@ class Heading:
 
 def known(heading: str) -> bool:
     """Whether `heading` is a column that the importer reads or skips, by its key or its heading in exports."""
-    return folded(heading) in _COLUMNS or folded(heading) in _SKIPPED
+    return normalize_heading(heading) in _COLUMNS or normalize_heading(heading) in _SKIPPED
 
 
 def read(cells: Sequence[str]) -> Heading:
@@ -41,7 +41,7 @@ def read(cells: Sequence[str]) -> Heading:
     faults: list[str] = []
     unknown = False
     for position, cell in enumerate(cells):
-        name = folded(cell)
+        name = normalize_heading(cell)
         column = _COLUMNS.get(name)
         if not name:
             faults.append(f"The heading of column {position + 1} is empty. Name it, or remove the column.")

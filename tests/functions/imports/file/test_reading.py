@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.imports.reading import DELIMITERS, RefusedFile, decode, delimiter_of, records
+from functions.imports.file.reading import DELIMITERS, RefusedFile, decode, delimiter_of, records
 
 LONGEST_SECONDS = 20  # of CPU for 5 MB that must not take the square of their length; they take 0.2 to 3 s
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.imports.cells import RefusedCell, read, read_column, shown
+from functions.imports.file.cells import RefusedCell, read, read_column, shown
 from shared.columns import BY_KEY, COLUMNS, E_NOTATION, Kind
 
-CASES = Path(__file__).parents[2] / "data" / "cells.txt"
+CASES = Path(__file__).parents[3] / "data" / "cells.txt"
 
 LINES = "a\n" * 200
 TEXT_KINDS = (Kind.TEXT, Kind.CODE, Kind.EAN, Kind.URL, Kind.CHOICE)

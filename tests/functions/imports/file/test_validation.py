@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from functions.imports.validation import PIECE_ROWS, ImportFile, RefusedFile, open_file
+from functions.imports.file.validation import PIECE_ROWS, ImportFile, RefusedFile, open_file
 from shared.columns import COLUMNS
 from shared.messages import CellError
 

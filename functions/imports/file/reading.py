@@ -8,8 +8,8 @@ import re
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from functions.imports import headings
-from functions.imports.cells import printable
+from functions.imports.file import headings
+from functions.imports.file.cells import printable
 from shared.messages import CellError
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from functions.buy_orders import jobs, states
-from shared.clients.mailer import NotTaken
-from shared.errors import Fenced, Unavailable
+from shared.clients.mailer import MailDeferred
+from shared.errors import NothingToDo, Unavailable
 from shared.messages import BuyOrderEmail
 from tests.buy_orders_world import BuyOrdersWorld, event
 from tests.world import Killed
@@ -125,7 +125,7 @@ def test_a_request_killed_at_any_call_is_mailed_once_or_was_never_made(buying, c
 @pytest.mark.parametrize("call", range(1, 12))
 def test_a_sweep_killed_at_any_call_loses_nothing(buying, call):
     """The next one does what it left."""
-    buying.mail_service.answers.append(NotTaken("busy"))
+    buying.mail_service.answers.append(MailDeferred("busy"))
     buying.ask_for_mail()
     buying.run()
     buying.let_time_pass()
@@ -178,7 +178,7 @@ def test_an_answer_that_comes_after_sweep_gave_up_is_still_written(buying):
 
 def test_an_event_that_comes_before_a_claim_ends_the_send(buying):
     """A busy service that took the mail all the same: the event proves it, and no attempt begins."""
-    buying.mail_service.answers.append(NotTaken("busy"))
+    buying.mail_service.answers.append(MailDeferred("busy"))
     message = buying.message()
     buying.deliver(message)
     buying.tell(event(message.send_uuid, "processed"))
@@ -241,5 +241,5 @@ def test_a_claim_is_fenced_in_every_state_after_the_mail(buying):
         ("FAILED", "sent_at = null, finished_at = now(), reason = 'x'"),
     ):
         buying.change("service", f"update buy_order_sends set status = '{status}', lease_until = null, {more}")
-        with pytest.raises(Fenced), buying.service.begin() as service:
+        with pytest.raises(NothingToDo), buying.service.begin() as service:
             jobs.claim(service, message)

@@ -16,10 +16,10 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Engine, RowMapping, text
 
-from functions.imports import validation
+from functions.imports.file import validation
+from functions.imports.file.validation import ImportFile, RefusedFile
 from functions.imports.states import MAX_FILE_BYTES, Status
-from functions.imports.validation import ImportFile, RefusedFile
-from shared.columns import BY_KEY, E_NOTATION, REPORT_HEADINGS, folded
+from shared.columns import BY_KEY, E_NOTATION, REPORT_HEADINGS, normalize_heading
 from shared.errors import ObjectGone
 from shared.messages import CellError
 
@@ -87,8 +87,8 @@ def lines(file: ImportFile | None, refused: Iterator[Refused], reason: str) -> I
             return
         yield from ([number, *explained(errors)] for number, errors in chain([first], refused))
         return
-    ours = {folded(heading) for heading in REPORT_HEADINGS}
-    kept = [position for position, heading in enumerate(file.heading) if folded(heading) not in ours]
+    ours = {normalize_heading(heading) for heading in REPORT_HEADINGS}
+    kept = [position for position, heading in enumerate(file.heading) if normalize_heading(heading) not in ours]
     yield [*(file.heading[position] for position in kept), *REPORT_HEADINGS]
     cells_of = file.records()
     first = next(refused, None)
