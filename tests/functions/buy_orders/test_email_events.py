@@ -8,7 +8,7 @@ import uuid
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shared.clients.mailer import MailDeferred, MailStatusUnknown, Refused
+from shared.clients.mailer import MailDeferred, MailStatusUnknown, MailRejected
 from tests.buy_orders_world import event
 from tests.world import app
 
@@ -16,7 +16,7 @@ STATES = {
     "SENT": [],
     "UNCERTAIN": [MailStatusUnknown("No answer.")],
     "FILES_READY": [MailDeferred("busy", 60)],
-    "FAILED": [Refused("No.")],
+    "FAILED": [MailRejected("No.")],
 }
 
 
