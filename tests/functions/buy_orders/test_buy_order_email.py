@@ -303,7 +303,7 @@ def test_line_breaks_in_names_stay_out_of_the_headers(buying):
 
 def test_files_that_no_mail_may_have_are_not_sent(buying, monkeypatch):
     """More than 20 MB together is known before the mail service is asked."""
-    monkeypatch.setattr(files, "MAX_MAIL_BYTES", 5_000)
+    monkeypatch.setattr(files, "MAX_EMAIL_BYTES", 5_000)
     message = buying.message()
 
     buying.deliver(message)
@@ -321,7 +321,7 @@ def test_an_empty_or_missing_file_is_not_sent(empty):
 
     for wrong, rows in ((tuple(made), [1, 1, 1]), (tuple(made[:2]), [1, 1]), ((*made[:2], made[0]), [1, 0, 1])):
         with pytest.raises(PermanentError, match="empty"):
-            files.check(wrong, rows)
+            files.check_files(wrong, rows)
 
 
 def test_files_are_kept_as_long_as_exports_are(buying):

@@ -12,7 +12,7 @@ import openpyxl
 import pypdf
 import pytest
 
-from functions.buy_orders.operations import in_column_order
+from functions.buy_orders.operations import check_identifiers
 from functions.exports.identifiers import IDENTIFIERS
 from functions.exports.source import FileType
 from functions.exports.sources import SOURCES
@@ -76,7 +76,7 @@ def test_columns_stand_in_their_order_whatever_order_was_saved(buying):
 def test_the_order_of_saving_means_nothing():
     """All orders of each choice are kept alike."""
     for saved, _ in case_table():
-        assert len({in_column_order(order) for order in itertools.permutations(saved)}) == 1
+        assert len({check_identifiers(order) for order in itertools.permutations(saved)}) == 1
 
 
 @pytest.mark.parametrize("file_type", ["CSV", "XLSX", "PDF"])

@@ -8,7 +8,7 @@ import uuid
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shared.clients.mailer import MailDeferred, MailStatusUnknown, MailRejected
+from shared.clients.mailer import MailDeferred, MailRejected, MailStatusUnknown
 from tests.buy_orders_world import event
 from tests.world import app
 
