@@ -140,7 +140,14 @@ def test_where_nobody_listens_nothing_was_taken(catcher):
             client(host).send(MAIL)
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 202 Accepted\r\nContent-Length: 5\r\n\r\nab", b"rubbish\r\n\r\n"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"HTTP/1.1 202 Accepted\r\nContent-Length: 5\r\n\r\nab", id="cut off"),
+        pytest.param(b"rubbish\r\n\r\n", id="not HTTP"),
+    ],
+)
 def test_half_an_answer_tells_nothing(answer):
     """Not even half a yes."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -160,13 +167,13 @@ def test_half_an_answer_tells_nothing(answer):
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
-        ("0", 0),
-        ("120", 120),
-        ("-5", 0),
-        ("999999999", 24 * 3600),
-        ("soon", None),
-        ("", None),
-        (format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True), 0),
+        pytest.param("0", 0, id="now"),
+        pytest.param("120", 120, id="two minutes"),
+        pytest.param("-5", 0, id="negative"),
+        pytest.param("999999999", 24 * 3600, id="more than a day"),
+        pytest.param("soon", None, id="a word"),
+        pytest.param("", None, id="empty"),
+        pytest.param("Mon, 01 Jan 2024 00:00:00 GMT", 0, id="a date that is past"),
     ],
 )
 def test_retry_after_is_read(catcher, value, seconds):
