@@ -14,7 +14,7 @@ from http.server import ThreadingHTTPServer
 
 import pytest
 
-from infra.local import mail_catcher
+from infra.local import mail_catcher, ports
 from shared.clients import mailer
 from shared.clients.mailer import File, Mail, Mailer, NotTaken, Refused, Unanswered
 from shared.settings import from_environment
@@ -131,9 +131,7 @@ def test_a_service_that_hangs_is_not_waited_for(catcher, monkeypatch):
 
 def test_where_nobody_listens_nothing_was_taken(catcher):
     """A refused connection, or no such host, proves it."""
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
+    [port] = ports.free_ports(1)
 
     for host in (f"http://127.0.0.1:{port}", "http://no-such-host.invalid"):
         with pytest.raises(NotTaken):
