@@ -58,7 +58,7 @@ class LocalStack:
         }
         self.output = folder / "up.log"
         with self.output.open("wb") as output:
-            command = [sys.executable, *commands, "up", "--products", "50"]
+            command = [sys.executable, *commands, "up", "--products", "50", "--parent", str(os.getpid())]
             self.up = subprocess.Popen(command, env=self._environment, stdout=output, stderr=output)
         deadline = time.monotonic() + START_SECONDS
         while (answer := self.run("env")).returncode:
