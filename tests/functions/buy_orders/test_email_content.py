@@ -67,7 +67,7 @@ def test_another_language_is_one_more_file(tmp_path, monkeypatch):
     assert written == email_content.EmailContent("Bestelling BO-1 <b>", "Müller <GmbH>\n", "Müller &lt;GmbH&gt;\n")
 
 
-@pytest.mark.parametrize("language", ["", "xx", "../en", "EN", "en.jinja"])
+@pytest.mark.parametrize("language", [pytest.param("", id="empty"), "xx", "../en", "EN", "en.jinja"])
 def test_a_language_without_a_file_is_refused(language):
     """By name, with those that there are."""
     with pytest.raises(Problem) as refusal:
