@@ -30,7 +30,7 @@ M = TypeVar("M", bound=Message)
 
 @dataclass(frozen=True)
 class Trigger:
-    """What calls a function; deployment and the local stack read it from the function itself."""
+    """What calls a function. infra/functions.yaml says the same for the deployment; a test compares them."""
 
     kind: Literal["http", "kafka", "storage", "schedule", "worker"]
     topic: str = ""  # of a "kafka" function

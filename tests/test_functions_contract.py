@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -28,6 +29,13 @@ POISON = [
     b'{"webshop_uuid": "x"}',
     json.dumps({"webshop_uuid": str(uuid.uuid4())}).encode(),
 ]
+
+
+def test_every_function_has_its_test() -> None:
+    """The test of a function has the function's name, wherever it stands in tests/functions/."""
+    tests = {path.stem.removeprefix("test_") for path in Path(__file__).with_name("functions").rglob("test_*.py")}
+
+    assert set(main.__all__) <= tests
 
 
 def test_every_message_has_one_function():

@@ -54,6 +54,7 @@ class LocalStack:
         self._environment = os.environ | {
             "LOCAL_STATE_DIR": str(folder / "local"),
             "FUNCTION_SOURCE": str(Path(__file__).with_name("stack_main.py")),
+            "FUNCTION_TABLE": str(Path(__file__).with_name("stack_functions.yaml")),
             "NOTES": str(self.notes),
         }
         self.output = folder / "up.log"
