@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from shared.settings import from_environment, settings
+from shared.settings import Settings, settings
 
 # https://www.w3.org/TR/trace-context/#traceparent-header
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
@@ -20,10 +20,10 @@ _traceparent: ContextVar[str] = ContextVar("traceparent", default="")
 _fields: ContextVar[dict[str, str]] = ContextVar("fields", default={})  # noqa: B039  # never written, only replaced
 
 
-def configure(environment: dict[str, str]) -> None:
-    """Makes every logger of the process write as `LOG_FORMAT` says. Called before anything else is imported."""
+def configure(settings: Settings) -> None:
+    """Sets the format of every logger of the process. Called before anything else is imported."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(TextLine() if from_environment(environment).log_format == "text" else JsonLine())
+    handler.setFormatter(TextLine() if settings.log_format == "text" else JsonLine())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
@@ -69,7 +69,7 @@ class JsonLine(logging.Formatter):
             **_fields.get(),
         }
         if match := TRACEPARENT.fullmatch(_traceparent.get()):
-            line["logging.googleapis.com/trace"] = f"projects/{settings().project}/traces/{match[1]}"
+            line["logging.googleapis.com/trace"] = f"projects/{settings().google_cloud_project}/traces/{match[1]}"
             line["logging.googleapis.com/spanId"] = match[2]
         return json.dumps(line, ensure_ascii=False)
 
