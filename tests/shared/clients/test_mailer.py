@@ -17,7 +17,7 @@ import pytest
 from infra.local import mail_catcher, ports
 from shared.clients import mailer
 from shared.clients.mailer import File, Mail, MailDeferred, Mailer, MailRejected, MailStatusUnknown
-from shared.settings import from_environment
+from shared.settings import InvalidSettings, from_environment
 from tests.infra.conftest import serving
 
 MAIL = Mail(
@@ -194,5 +194,5 @@ def test_retry_after_may_be_a_date():
 
 def test_settings_that_are_missing_are_named():
     """Before anything is begun."""
-    with pytest.raises(ValueError, match="SENDGRID_API_KEY and MAIL_FROM_ADDRESS"):
+    with pytest.raises(InvalidSettings, match=r"SENDGRID_API_KEY is not set.*\nMAIL_FROM_ADDRESS is not set"):
         Mailer(from_environment({}))
