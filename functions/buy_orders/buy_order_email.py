@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from functions.buy_orders import email_content, files, jobs, orders
 from functions.buy_orders.addresses import one_line
-from functions.exports.export_render import identifiers_of
+from functions.exports.identifiers import find_identifiers
 from functions.exports.queries import begin_snapshot
 from shared import clients
 from shared.clients.mailer import Mail, MailDeferred, MailRejected, MailStatusUnknown
@@ -99,7 +99,7 @@ class Attempt:
         """The mail, everything in it read in one snapshot."""
         wanted = held.wanted
         with self.service.connect() as service:
-            identifiers = identifiers_of(service, held.webshop_uuid)
+            identifiers = find_identifiers(service, held.webshop_uuid)
         with self.product.connect() as product:
             try:
                 begin_snapshot(product)

@@ -16,8 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from functions.buy_orders import email_content, jobs, orders
 from functions.buy_orders.states import Status
-from functions.exports.export_render import identifiers_of
-from functions.exports.identifiers import IDENTIFIERS, MAX_IDENTIFIERS
+from functions.exports.identifiers import IDENTIFIERS, MAX_IDENTIFIERS, find_identifiers
 from shared.idempotency import checked_key, key_reused
 from shared.messages import BuyOrderEmail, StorableText
 from shared.paging import MAX_PAGE, Position
@@ -193,7 +192,7 @@ def view(row: Row[tuple[object, ...]], events: Iterable[Event]) -> Send:
 
 def find_settings(service: Connection, webshop_uuid: UUID) -> ExportSettings:
     """The webshop's settings, or the defaults."""
-    return ExportSettings(identifiers_of(service, webshop_uuid))
+    return ExportSettings(find_identifiers(service, webshop_uuid))
 
 
 def save_settings(service: Connection, webshop_uuid: UUID, wanted: ExportSettings) -> ExportSettings:

@@ -15,15 +15,14 @@ import uuid
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Self
-from uuid import UUID
 
 import msgspec
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from functions.exports import jobs
 from functions.exports.export_history import announce
-from functions.exports.identifiers import DEFAULT_IDENTIFIERS
+from functions.exports.identifiers import find_identifiers
 from functions.exports.jobs import Claim
 from functions.exports.rendering import content_type, render
 from functions.exports.requests import CreateExport
@@ -33,7 +32,6 @@ from shared.delivery import kafka_function
 from shared.errors import NothingToDo, PermanentError
 from shared.messages import ExportRequest
 from shared.problems import Problem
-from shared.tables.service import buy_order_export_settings
 
 if TYPE_CHECKING:
     from shared.clients.broker import Kafka
@@ -114,7 +112,7 @@ class Attempt:
     def rendered(self, held: Claim, request: CreateExport, sink: BinaryIO, lease: Lease) -> int:
         """Renders into `sink`; returns the number of rows. A connection left in the middle of a COPY is thrown away."""
         with self.service.connect() as service:
-            identifiers = identifiers_of(service, held.webshop_uuid)
+            identifiers = find_identifiers(service, held.webshop_uuid)
         with self.product.connect() as product:
             try:
                 return render(product, held.webshop_uuid, request, identifiers, sink, lease.progress)
@@ -191,10 +189,3 @@ class Lease:
                 return
             except SQLAlchemyError:
                 log.warning("The lease of export %s was not renewed", self._held.uuid, exc_info=True)
-
-
-def identifiers_of(service: Connection, webshop_uuid: UUID) -> tuple[str, ...]:
-    """By which identifiers the webshop wants the products of its buy orders named."""
-    settings = buy_order_export_settings
-    found = service.scalar(select(settings.c.identifiers).where(settings.c.webshop_uuid == webshop_uuid))
-    return tuple(found) if found else DEFAULT_IDENTIFIERS
