@@ -26,7 +26,7 @@ from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
 
 from shared import access, logs
-from shared.clients.databases import does_not_answer
+from shared.clients.databases import is_unavailable
 from shared.delivery import Function, Trigger
 from shared.errors import Unavailable
 from shared.problems import Problem, not_found
@@ -140,7 +140,7 @@ def answered(paths: Map, request: flask.Request) -> flask.Response:
 def failure(error: Exception, reference: str) -> Problem:
     """503 where a system that we depend on is away, 500 where the fault is ours; the reference stands in the log."""
     away = isinstance(error, (Unavailable, exc.TimeoutError))
-    if away or (isinstance(error, exc.DBAPIError) and does_not_answer(error)):
+    if away or (isinstance(error, exc.DBAPIError) and is_unavailable(error)):
         detail = f"A system that we depend on does not answer. Try again in a moment. Reference: {reference}"
         return Problem(503, "unavailable", detail, headers={"Retry-After": "5"})
     return Problem(500, "unexpected", f"Something went wrong on our side. Tell us this reference: {reference}")

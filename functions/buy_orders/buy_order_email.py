@@ -28,7 +28,7 @@ from functions.buy_orders.jobs import (
     mark_uncertain,
     postpone,
 )
-from functions.exports.identifiers import identifiers_of
+from functions.exports.identifiers import find_identifiers
 from functions.exports.queries import begin_snapshot
 from shared import clients
 from shared.clients.mailer import Mail, MailDeferred, MailRejected, MailStatusUnknown
@@ -99,7 +99,7 @@ class EmailSender:
     def render_email(self) -> Mail:
         """The email of the order as it is now, with its files, all read in one snapshot."""
         with self.service_db.connect() as conn:
-            identifiers = identifiers_of(conn, self.claim.webshop_uuid)
+            identifiers = find_identifiers(conn, self.claim.webshop_uuid)
         with self.product_db.connect() as conn:
             try:
                 begin_snapshot(conn)

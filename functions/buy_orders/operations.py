@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from functions.buy_orders import email_content, orders
 from functions.buy_orders.jobs import insert_delivery
 from functions.buy_orders.states import Status
-from functions.exports.identifiers import IDENTIFIERS, MAX_IDENTIFIERS, identifiers_of
+from functions.exports.identifiers import IDENTIFIERS, MAX_IDENTIFIERS, find_identifiers
 from shared.delivery import send_or_leave_to_sweep
 from shared.idempotency import checked_key, key_reused
 from shared.messages import BuyOrderEmail, StorableText
@@ -175,7 +175,7 @@ def to_delivery(row: RowMapping, events: Iterable[DeliveryEvent]) -> Delivery:
 
 def find_settings(conn: Connection, webshop_uuid: UUID) -> ExportSettings:
     """The webshop's settings, or the defaults."""
-    return ExportSettings(identifiers_of(conn, webshop_uuid))
+    return ExportSettings(find_identifiers(conn, webshop_uuid))
 
 
 def save_settings(conn: Connection, webshop_uuid: UUID, request: ExportSettings) -> ExportSettings:

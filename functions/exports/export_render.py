@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from functions.exports.identifiers import identifiers_of
+from functions.exports.identifiers import find_identifiers
 from functions.exports.jobs import (
     EXPORTS,
     ExportClaim,
@@ -111,7 +111,7 @@ class ExportRenderer:
         """Renders into `sink` and returns the number of rows. A connection in the middle of a COPY is thrown away."""
         request = msgspec.json.decode(self.claim.request, type=CreateExport)
         with self.service_db.connect() as conn:
-            identifiers = identifiers_of(conn, self.claim.webshop_uuid)
+            identifiers = find_identifiers(conn, self.claim.webshop_uuid)
         with self.product_db.connect() as conn:
             try:
                 return render(conn, self.claim.webshop_uuid, request, identifiers, sink, lease.report)

@@ -15,8 +15,11 @@ STATEMENT_TIMEOUT_SECONDS = 60
 # A server that hangs without a word: longer than any statement may take, so that the server speaks first.
 SOCKET_TIMEOUT_SECONDS = 90
 
-# Nothing said at all, and PostgreSQL's "connection exception", "insufficient resources", "operator intervention".
-SERVER_AWAY_CLASSES = ("", "08", "53", "57")
+# Error classes of PostgreSQL: https://www.postgresql.org/docs/current/errcodes-appendix.html
+# "Connection exception" and "operator intervention" (a server that shuts down or ends a session).
+CONNECTION_LOST_CLASSES = ("08", "57P")
+# "Connection exception", "insufficient resources", "operator intervention".
+UNAVAILABLE_CLASSES = ("08", "53", "57")
 
 
 def connect_to(prefix: str, database: DatabaseSettings, pool_size: int) -> Engine:
@@ -76,21 +79,33 @@ def watched(engine: Engine) -> Engine:
     return engine
 
 
-def sqlstate(error: DBAPIError) -> str:
-    """PostgreSQL's five-character code of an error, or "" where the server said nothing.
+def sqlstate(error: Exception) -> str:
+    """Returns PostgreSQL's five-character error code, or "" when the error does not come from the server."""
+    return error_field(error, "C")
 
-    https://www.postgresql.org/docs/current/errcodes-appendix.html
+
+def constraint_name(error: Exception) -> str:
+    """Returns the name of the constraint that a row violates, or ""."""
+    return error_field(error, "n")
+
+
+def error_field(error: Exception, field: str) -> str:
+    """Returns one field of PostgreSQL's error message, or "" when the error has none.
+
+    `error` is SQLAlchemy's DBAPIError or the driver's own error. `field` is one letter:
+    https://www.postgresql.org/docs/current/protocol-error-fields.html
     """
-    details = error.orig.args[0] if error.orig and error.orig.args else None
-    return str(details.get("C", "")) if isinstance(details, dict) else ""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    fields = original.args[0] if original and original.args else None
+    return str(fields.get(field, "")) if isinstance(fields, dict) else ""
 
 
-def does_not_answer(error: DBAPIError) -> bool:
-    """Whether the server is away, full or going down, rather than refusing what it was asked."""
-    return bool(error.connection_invalidated) or sqlstate(error)[:2] in SERVER_AWAY_CLASSES
+def is_connection_lost(error: Exception) -> bool:
+    """Whether the server reports that it ends the connection."""
+    return sqlstate(error).startswith(CONNECTION_LOST_CLASSES)
 
 
-def constraint_name(error: DBAPIError) -> str:
-    """The constraint that refused a row, or ""."""
-    details = error.orig.args[0] if error.orig and error.orig.args else None
-    return str(details.get("n", "")) if isinstance(details, dict) else ""
+def is_unavailable(error: DBAPIError) -> bool:
+    """Whether the server is unreachable, overloaded or shutting down, rather than refusing the statement."""
+    code = sqlstate(error)
+    return bool(error.connection_invalidated) or not code or code.startswith(UNAVAILABLE_CLASSES)
