@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.imports.file.cells import RefusedCell, read, read_column, shown
-from shared.columns import BY_KEY, COLUMNS, E_NOTATION, Kind
+from shared.columns import BY_KEY, COLUMNS, Kind
+from shared.formulas import escape_formula
 
 CASES = Path(__file__).parents[3] / "data" / "cells.txt"
 
@@ -208,13 +209,6 @@ def test_an_integer_reads_back_from_every_notation(number: int, thousands: str) 
     assert value == str(number)
 
 
-def exported(text: str, kind: Kind) -> str:
-    """`text` as the exporter writes it: one more apostrophe before what a spreadsheet or the importer would change."""
-    bare = text.lstrip("'")
-    e_notation = kind in (Kind.CODE, Kind.EAN) and re.fullmatch(E_NOTATION, bare)
-    return "'" + text if bare == "NULL" or bare.startswith(("=", "+", "-", "@", "\t", "\r")) or e_notation else text
-
-
 def holds_control_character(text: str) -> bool:
     return any(unicodedata.category(character) == "Cc" and character not in "\t\r\n" for character in text)
 
@@ -232,7 +226,7 @@ def holds_control_character(text: str) -> bool:
 )
 def test_what_an_export_escaped_comes_back_to_the_letter(column, text: str) -> None:
     """Any text that the column may hold goes out in an export and comes in again unchanged."""
-    value = outcome(column.key, exported(text, column.kind))
+    value = outcome(column.key, escape_formula(text, is_code=column.kind in (Kind.CODE, Kind.EAN)))
 
     if column.kind in (Kind.TEXT, Kind.CODE) and len(text) <= column.max_length and not holds_control_character(text):
         assert value == text
