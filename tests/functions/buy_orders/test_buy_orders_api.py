@@ -228,7 +228,7 @@ def test_what_cannot_be_mailed_is_refused_at_once(buying, body, at):
         pytest.param(
             "update suppliers set email_address = null",
             422,
-            "has no mail address. Add one, or name a recipient.",
+            "has no email address. Add one, or name a recipient.",
             id="no address",
         ),
         pytest.param("update buy_orders set deleted_at = now()", 404, "There is no such buy order.", id="deleted"),

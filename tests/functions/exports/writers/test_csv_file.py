@@ -172,7 +172,7 @@ def imported(own: Exporter, content: bytes) -> tuple[tuple[str, ...], tuple[Any,
             batch = ImportBatch(
                 own.webshop_uuid, import_uuid, 1, tuple(piece.row_numbers), file.columns, tuple(piece.rows)
             )
-            outcome = import_apply.apply(product, batch)
+            outcome = import_apply.apply_batch(product, batch)
             updated += outcome.updated
             refused += outcome.refused
         product.rollback()
