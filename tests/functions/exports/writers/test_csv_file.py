@@ -7,7 +7,7 @@ import unicodedata
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from functions.imports import gate, import_apply
@@ -104,7 +104,7 @@ def test_an_export_of_all_columns_goes_back_in_without_a_change(own: Exporter) -
     assert (updated, refused) == ((), ())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(st.lists(texts, min_size=1, max_size=25))
 @example(list(NASTY))
 def test_any_text_comes_back_as_it_was(own: Exporter, stored: list[str]) -> None:
@@ -119,7 +119,7 @@ def test_any_text_comes_back_as_it_was(own: Exporter, stored: list[str]) -> None
     assert len(refused) == sum(any(map(is_control, text)) for text in stored)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(st.lists(texts, min_size=1, max_size=25), st.sampled_from(",;"))
 def test_a_csv_reader_reads_what_is_stored_but_for_the_apostrophe(
     own: Exporter, stored: list[str], delimiter: str

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import openpyxl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from functions.exports.sources import SOURCES
@@ -100,7 +100,7 @@ def unescaped(value: Any) -> str:
     return "" if value is None else str(value).removeprefix("'")
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80)
 @given(st.lists(texts, min_size=1, max_size=20))
 def test_any_text_is_there_to_the_letter(own: Exporter, stored: list[str]) -> None:
     """Markup, backslashes, line breaks, spaces at the ends; what XML cannot hold becomes a replacement character."""

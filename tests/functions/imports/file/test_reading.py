@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from functions.imports.file.reading import DELIMITERS, RefusedFile, decode, delimiter_of, records
 
-LONGEST_SECONDS = 20  # of CPU for 5 MB that must not take the square of their length; they take 0.2 to 3 s
+# Of CPU, for 5 MB. They take 0.2 to 3 s, more where the machine is busy or coverage is measured; the square of their
+# length would be hours.
+LONGEST_SECONDS = 120
 
 
 def an_xlsx() -> bytes:

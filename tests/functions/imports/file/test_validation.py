@@ -15,9 +15,9 @@ from functions.imports.file.validation import PIECE_ROWS, ImportFile, RefusedFil
 from shared.columns import COLUMNS
 from shared.messages import CellError
 
-LONGEST_SECONDS = (
-    30  # of CPU for up to 500,000 rows that are all refused; they take 1 to 4 s, more the busier the machine
-)
+# Of CPU, for up to 500,000 rows that are all refused. They take 1 to 4 s, more where the machine is busy or coverage is
+# measured; the square of their number would be hours.
+LONGEST_SECONDS = 120
 MOST_MEMORY_BYTES = 100_000_000  # for reading 5 MB whatever their rows; they take 30 MB
 
 
