@@ -18,7 +18,7 @@ from functions.exports.export_render import Attempt
 from functions.exports.jobs import Claim, NewExport
 from functions.exports.recovery import remove_all_but
 from functions.exports.rendering import ending
-from functions.exports.requests import CreateExport, checked
+from functions.exports.requests import CreateExport, validate
 from functions.exports.states import Status
 from shared.errors import NothingToDo, PermanentError
 from shared.file_names import safe_file_name_of_type
@@ -217,7 +217,7 @@ def gone() -> Problem:
 
 def new_export(webshop_uuid: UUID, user_uuid: UUID, wanted: CreateExport, idempotency_key: str | None) -> NewExport:
     """The export to add. Raises Problem 422 that names what is not allowed."""
-    file_type = checked(wanted).file_type
+    file_type = validate(wanted).file_type
     return NewExport(
         uuid=uuid4(),
         webshop_uuid=webshop_uuid,

@@ -1,7 +1,7 @@
-"""CSV: the server prints it, and it passes through here untouched.
+"""Writes CSV. PostgreSQL prints the lines, and Python passes them on unchanged.
 
-UTF-8 with a byte order mark, without which spreadsheets take it for something older. An empty cell is an empty text or
-no value at all.
+The file is UTF-8 with a byte order mark, without which spreadsheets assume an older encoding. An empty cell is either
+an empty text or no value.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from sqlalchemy import Text, case, cast, func, or_
+from sqlalchemy import Text, case, cast, func, literal_column, or_
 
-from functions.exports.queries import written
 from functions.exports.source import BOOLEAN, CODE, TEXT, TIMESTAMP, Column
 from shared.columns import E_NOTATION
 
@@ -27,41 +26,41 @@ FORMULA_START = "=+@\t\r-"  # what makes a spreadsheet run a text; the hyphen la
 SUSPECTS = f"{FORMULA_START}'N"
 LAST_OF_TABLE = 127
 TABLE = sum(1 << ord(character) for character in SUSPECTS).to_bytes(16, "little")  # a bit a character
-MOMENT_FORMAT = 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
+TIMESTAMP_FORMAT = 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
 
 
 def write(rows: Rows, sink: BinaryIO, progress: Progress) -> int:
     """Writes the file to `sink` and returns the number of rows."""
     selection = rows.selection
-    sink.write(codecs.BOM_UTF8 + heading(selection.columns, selection.delimiter))
+    sink.write(codecs.BOM_UTF8 + format_heading(selection.columns, selection.delimiter))
 
     def receive(lines: list[bytes]) -> None:
         sink.write(b"".join(lines))
         progress.add(len(lines))
 
-    printed = [cell(column) for column in selection.columns]
-    if len(printed) == 1:
-        # A line without anything in it is no row to most readers: here an empty cell is written as two quotes.
-        printed = [func.coalesce(cast(printed[0], Text), "")]
-    rows.copy(printed, f"format csv, delimiter '{selection.delimiter}'", receive)
+    cells = [format_cell(column) for column in selection.columns]
+    if len(cells) == 1:
+        # Most readers skip an empty line. So in a file of one column an empty cell is written as two quotes.
+        cells = [func.coalesce(cast(cells[0], Text), "")]
+    rows.copy(cells, f"format csv, delimiter '{selection.delimiter}'", receive)
     return progress.rows
 
 
-def heading(columns: tuple[Column, ...], delimiter: str) -> bytes:
-    """The first line; lines end as the server ends them."""
+def format_heading(columns: tuple[Column, ...], delimiter: str) -> bytes:
+    """Returns the first line. Its line end is the one that PostgreSQL writes."""
     line = io.StringIO()
     csv.writer(line, delimiter=delimiter, lineterminator="\n").writerow(column.heading for column in columns)
     return line.getvalue().encode()
 
 
-def cell(column: Column) -> ColumnElement[Any]:
-    """What the server is to print for a column."""
+def format_cell(column: Column) -> ColumnElement[Any]:
+    """Returns the SQL that prints a cell of this column."""
     if column.type in (TEXT, CODE):
         return harmless(column.value, is_code=column.type is CODE)
     if column.type is BOOLEAN:
-        return cast(column.value, Text)  # true and false, where COPY says t and f
+        return cast(column.value, Text)  # COPY prints a boolean as t or f
     if column.type is TIMESTAMP:
-        return func.to_char(func.timezone("UTC", column.value), MOMENT_FORMAT)
+        return func.to_char(func.timezone("UTC", column.value), TIMESTAMP_FORMAT)
     return column.value
 
 
@@ -74,10 +73,10 @@ def harmless(value: ColumnElement[Any], is_code: bool) -> ColumnElement[Any]:
     nearly all of them, looked up in a table of bits (300,000 rows of six texts: 0.06 s; a list of characters 0.08 s).
     """
     pattern = f"[{FORMULA_START}].*|NULL" + (f"|{E_NOTATION}" if is_code else "")
-    matches = value.op("~", is_comparison=True)(written(f"'^''*({pattern})$'"))
-    escaped = case((matches, written("''''").concat(value)), else_=value)
+    matches = value.op("~", is_comparison=True)(literal_column(f"'^''*({pattern})$'"))
+    escaped = case((matches, literal_column("''''").concat(value)), else_=value)
     first = func.ascii(value)
-    suspect = func.get_bit(written(f"'\\x{TABLE.hex()}'::bytea"), func.least(first, LAST_OF_TABLE)) == 1
+    suspect = func.get_bit(literal_column(f"'\\x{TABLE.hex()}'::bytea"), func.least(first, LAST_OF_TABLE)) == 1
     if not is_code:
         return case((suspect, escaped), else_=value)
     holds_e = or_(func.strpos(value, "e") > 0, func.strpos(value, "E") > 0)
