@@ -1,14 +1,7 @@
-# The topics of shared/messages.py. In Kafka they are made with the cluster; the bridge carries them over by their names.
+# The topics of the kafka functions. In Kafka they are created with the cluster. kafka_bridge publishes each record to the
+# Pub/Sub topic of the same name.
 locals {
-  topics = toset([
-    "webshop.buy-order.email",
-    "webshop.export.history",
-    "webshop.export.request",
-    "webshop.product.import.trigger",
-    "webshop.products.import",
-    "webshop.products.import.result",
-    "webshop.products.updated",
-  ])
+  topics = toset([for entry in values(local.kafka_functions) : entry.topic])
 }
 
 resource "google_pubsub_topic" "topic" {
@@ -17,7 +10,7 @@ resource "google_pubsub_topic" "topic" {
   name = each.key
 }
 
-# What was given up on, by Pub/Sub after five tries or by a function at once.
+# Messages that no retry can help: Pub/Sub sends them here after five attempts, a function at once.
 resource "google_pubsub_topic" "dead_letters" {
   name = "dead-letters"
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -28,6 +29,13 @@ POISON = [
     b'{"webshop_uuid": "x"}',
     json.dumps({"webshop_uuid": str(uuid.uuid4())}).encode(),
 ]
+
+
+def test_every_function_has_its_test() -> None:
+    """The test of a function has the function's name, wherever it stands in tests/functions/."""
+    tests = {path.stem.removeprefix("test_") for path in Path(__file__).with_name("functions").rglob("test_*.py")}
+
+    assert set(main.__all__) <= tests
 
 
 def test_every_message_has_one_function():
@@ -110,8 +118,12 @@ def test_an_unknown_address_is_a_problem(world, function):
 
 @pytest.mark.parametrize(
     ("function", "route"),
-    [(name, route) for name in BY_KIND["http"] for route in getattr(main, name).routes if not route.public],
-    ids=lambda value: value if isinstance(value, str) else f"{value.method} {value.path}",
+    [
+        pytest.param(name, route, id=f"{route.method} {route.path}")
+        for name in BY_KIND["http"]
+        for route in getattr(main, name).routes
+        if not route.public
+    ],
 )
 def test_no_route_answers_without_a_token(world, function, route):
     """401 with a challenge, before anything is read or looked up."""

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from functions.exports import operations
-from functions.exports.operations import File
+from functions.exports.operations import ExportFile
 from functions.exports.rendering import content_type
 from shared import clients
 from shared.errors import ObjectGone, Unavailable
@@ -16,23 +16,23 @@ from shared.settings import settings
 def download_export(webshop_uuid: UUID, export_uuid: UUID) -> Answer:
     """Handles a download of a completed export's file."""
     with clients.service_database().connect() as conn:
-        file = operations.file_of(conn, webshop_uuid, export_uuid)
+        file = operations.find_file(conn, webshop_uuid, export_uuid)
     try:
         return redirect_to_file(file) if settings().signed_urls else stream_file(file)
     except ObjectGone as error:
-        raise operations.gone() from error
+        raise operations.export_expired() from error
     except Unavailable as error:
         detail = "The file exists, but the storage does not respond. Try again in a moment."
         raise Problem(503, "unavailable", detail, headers={"Retry-After": "5"}) from error
 
 
-def redirect_to_file(file: File) -> Answer:
+def redirect_to_file(file: ExportFile) -> Answer:
     """Redirects to a URL that is created for this request and must not be cached."""
     url = clients.storage().signed_url(file.path, content_disposition(file.name))
     return Answer(None, 302, headers={"Location": url, "Cache-Control": "no-store"})
 
 
-def stream_file(file: File) -> Answer:
+def stream_file(file: ExportFile) -> Answer:
     """Sends the content of the file."""
     download = clients.storage().download(file.path)
     headers = {

@@ -1,4 +1,4 @@
-"""The functions of main.py, found by what they say of themselves, and how each is run here."""
+"""The functions that the local stack runs: those of the table (infra/functions.yaml), out of the source (main.py)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+
+from infra import function_table
+from infra.function_table import Entry
 
 SOURCE_VARIABLE = "FUNCTION_SOURCE"  # the functions framework's own name for the file to serve from
+TABLE_VARIABLE = "FUNCTION_TABLE"  # the file that describes the functions of another source
+MAX_THREADS = 4  # of one function: more threads only fight for the one database server (measured)
 
 
 @dataclass(frozen=True)
@@ -29,80 +33,79 @@ class Function:
     kind: str  # http, kafka, storage, schedule or worker
     topic: str = ""  # of a "kafka" function
     routes: tuple[Route, ...] = ()  # of an "http" function
-
-
-@dataclass(frozen=True)
-class Sizing:
-    """How a function's process is run here."""
-
-    threads: int = 4  # requests it serves at once
-    clients: tuple[str, ...] = ()  # of shared/clients; connected before it says that it is ready
-
-
-# More threads than these only fight for the one database server (measured). A function that is not named here runs too.
-SIZINGS = {
-    "buy_order_email": Sizing(threads=2, clients=("service_database", "product_database", "storage", "mail_service")),
-    "buy_orders_api": Sizing(clients=("service_database", "product_database", "kafka")),
-    "email_events": Sizing(threads=2, clients=("service_database",)),
-    "export_download": Sizing(clients=("service_database", "product_database", "storage")),
-    "export_history": Sizing(threads=2, clients=("service_database",)),
-    "export_render": Sizing(clients=("service_database", "product_database", "kafka", "storage")),
-    "exports_api": Sizing(clients=("service_database", "product_database", "kafka", "storage")),
-    "import_upload": Sizing(clients=("service_database", "kafka", "storage")),
-    "import_batches": Sizing(clients=("service_database", "product_database", "kafka", "storage")),
-    "import_apply": Sizing(threads=4, clients=("product_database", "kafka")),
-    "import_mirror": Sizing(threads=1, clients=("product_database", "legacy_database")),
-    "import_progress": Sizing(threads=2, clients=("service_database",)),
-    "imports_api": Sizing(clients=("service_database", "product_database", "kafka", "storage")),
-    "kafka_bridge": Sizing(threads=1, clients=("pubsub",)),
-    "sweep": Sizing(threads=1, clients=("service_database", "product_database", "kafka", "storage")),
-}
-DEFAULT_SIZING = Sizing()
-
-
-def sizing(name: str) -> Sizing:
-    """How the function `name` is run."""
-    return SIZINGS.get(name, DEFAULT_SIZING)
+    threads: int = MAX_THREADS  # requests that its process serves at once
+    clients: tuple[
+        str, ...
+    ] = ()  # names in shared.clients; its process connects them before it reports that it is ready
 
 
 def source() -> Path:
-    """The file that names the functions: main.py of the working directory, or FUNCTION_SOURCE."""
+    """Returns the file that names the functions: main.py of the working directory, or FUNCTION_SOURCE."""
     return Path(os.environ.get(SOURCE_VARIABLE, "main.py")).resolve()
 
 
+def table() -> Path:
+    """Returns the file that describes the functions: infra/functions.yaml, or FUNCTION_TABLE."""
+    return Path(os.environ.get(TABLE_VARIABLE, function_table.TABLE))
+
+
 def load_main() -> ModuleType:
-    """Imports the functions' file. Raises whatever its import raises."""
+    """Imports the functions' file. Raises whatever its import raises, ImportError where it exits."""
     path = source()
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file.")
+        raise ImportError(f"{path} is not a Python file.")
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SystemExit as refusal:  # invalid settings
+        raise ImportError(str(refusal)) from None
     return module
 
 
 def discover() -> list[Function]:
-    """Every function that main.py offers, in its order."""
+    """Returns the functions of the table, in its order. Raises AttributeError where the source lacks one of them."""
     main = load_main()
-    return [described(name, getattr(main, name)) for name in main.__all__]
+    entries = function_table.read_table(table())
+    return [describe(name, entry, routes_of(getattr(main, name))) for name, entry in entries.items()]
 
 
-def described(name: str, function: Any) -> Function:
-    """`function` by what it says of itself."""
-    routes = tuple(Route(route.method, route.path) for route in getattr(function, "routes", ()))
-    return Function(name, function.trigger.kind, function.trigger.topic, routes)
+def routes_of(function: object) -> tuple[Route, ...]:
+    """Returns the routes that a function declares; only an "http" function has any."""
+    return tuple(Route(route.method, route.path) for route in getattr(function, "routes", ()))
 
 
-def take_place(name: str) -> None:
-    """Gives this process the environment that Cloud Run gives the function `name`."""
-    os.environ.update(FUNCTION_TARGET=name, K_SERVICE=name, THREADS=str(sizing(name).threads))
+def describe(name: str, entry: Entry, routes: tuple[Route, ...]) -> Function:
+    """Derives from a function's entry how the stack runs it."""
+    return Function(name, entry.kind, entry.topic, routes, min(entry.threads, MAX_THREADS), clients_of(entry))
 
 
-def connect(name: str) -> None:
+def clients_of(entry: Entry) -> tuple[str, ...]:
+    """Returns the names of the clients in shared.clients for the systems that a function may use."""
+    names = [f"{database}_database" for database in entry.databases]
+    if entry.kind == "worker":
+        names.append("pubsub")  # a worker reads from Kafka, with a consumer of its own, and publishes to Pub/Sub
+    elif entry.kafka:
+        names.append("kafka")
+    if entry.bucket:
+        names.append("storage")
+    if "SENDGRID_API_KEY" in entry.secrets:
+        names.append("mail_service")
+    return tuple(names)
+
+
+def set_environment(function: Function) -> None:
+    """Gives this process the environment variables that Cloud Run sets for `function`."""
+    os.environ.update(FUNCTION_TARGET=function.name, K_SERVICE=function.name, THREADS=str(function.threads))
+
+
+def connect(function: Function) -> None:
     """Opens the connections that the function's first request would wait for."""
-    if names := sizing(name).clients:
-        from shared import clients
+    from shared import clients
 
-        clients.connect(*names)
+    for name in function.clients:
+        client = getattr(clients, name)()
+        if name.endswith("_database"):
+            client.connect().close()  # the pool keeps the connection

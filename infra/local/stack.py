@@ -1,8 +1,8 @@
 """What runs on this machine, in which order, and with which environment.
 
-base       postgres, storage, kafka, mail; each but the last only where the environment names no server for it
-function   one process a function of main.py
-edge       what brings work in: pubsub (where the environment names none), storage_events, scheduler, gateway
+base       postgres, storage, kafka, mail; the first three only where the environment names no server of that kind
+function   one process per function of infra/functions.yaml
+edge       what brings work in: pubsub (only where the environment names none), storage_events, scheduler, gateway
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import asdict, dataclass, field
-from typing import IO, Any
+from typing import Any
 
 from infra.local import contents, functions, identity, mail_catcher, ports, postgres
 from infra.local.functions import Function
 from infra.local.ports import HOST
 from infra.local.state import State
-from infra.local.supervisor import Service, Supervisor
+from infra.local.supervisor import Service, StartFailed, Supervisor
 
 PROJECT = "local"
 BUCKET = "imports-and-exports"
 API_PORT = 8080
+STARTS = 3  # each with other ports where some were taken by a program that claims none
 OWN_SERVERS = ("postgres", "storage", "pubsub", "mail", "gateway")  # the broker chooses its own port
 DATABASE_VARIABLES = {name: f"{name.upper()}_DATABASE_URL" for name in postgres.DATABASES}
-# With one of these set, the stack uses that server and starts none of its own.
+# Where one of these is set, the stack uses the server that it names and does not start its own.
 FOREIGN_VARIABLES = (
     *DATABASE_VARIABLES.values(),
     "STORAGE_EMULATOR_HOST",
@@ -35,16 +36,15 @@ TENANTS = ("webshop_uuid", "user_uuid", "other_webshop_uuid", "other_user_uuid",
 
 @dataclass
 class Stack:
-    """One stack: what it is made of, and the supervisor of its processes."""
+    """One stack: its servers, functions and settings, and the supervisor of its processes."""
 
     state: State
-    products: int  # to seed in the first webshop
-    foreign: dict[str, str] = field(init=False)  # servers that the caller's environment names, by variable
+    products: int  # number of products to seed in the first webshop
+    foreign: dict[str, str] = field(init=False)  # addresses of servers that the caller's environment names, by variable
     ports: dict[str, int] = field(init=False)  # of OWN_SERVERS
-    claimed_port: IO[bytes] | None = field(init=False)  # open as long as API_PORT is this stack's
-    environment: dict[str, str] = field(init=False)  # what the functions are given
+    environment: dict[str, str] = field(init=False)  # environment variables of the functions
     functions: list[Function] = field(init=False)
-    addresses: dict[str, str] = field(init=False)  # host:port by function
+    addresses: dict[str, str] = field(init=False, default_factory=dict)  # host:port by function
     tenants: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,12 +52,25 @@ class Stack:
         self.supervisor = Supervisor(self.state)
         self.foreign = {name: os.environ[name] for name in FOREIGN_VARIABLES if os.environ.get(name)}
         self.ports = dict(zip(OWN_SERVERS, ports.free_ports(len(OWN_SERVERS)), strict=True))
-        self.claimed_port = ports.claim(API_PORT)
-        if self.claimed_port:
+        if ports.claim(API_PORT):
             self.ports["gateway"] = API_PORT
 
     def up(self) -> None:
         """Starts everything and returns when it is ready. Raises StartFailed; `down` ends what runs by then."""
+        for starts_left in reversed(range(STARTS)):
+            try:
+                self.start()
+            except StartFailed:
+                self.supervisor.stop()
+                taken = self.leave_taken_ports()
+                if not taken or not starts_left:
+                    raise
+                print(f"Another program has taken the port of {', '.join(taken)}. Starting again …", flush=True)
+            else:
+                return
+
+    def start(self) -> None:
+        """Starts everything on the ports of this stack and returns when it is ready. Raises StartFailed."""
         self.environment = self.settings() | self.own_servers() | self.foreign
         os.environ.update(self.environment)
         self.supervisor.prepare()
@@ -75,21 +88,21 @@ class Stack:
         self.save()
 
     def watch(self) -> None:
-        """Starts again what dies, until a signal's handler raises."""
+        """Restarts processes that die, until the handler of a signal raises."""
         self.supervisor.watch()
 
     def down(self) -> None:
-        """Ends everything."""
+        """Stops every process."""
         self.state.forget()
         self.supervisor.stop()
 
     def settings(self) -> dict[str, str]:
-        """What the functions are given besides the addresses of servers."""
+        """Returns the functions' settings, except for the addresses of servers."""
         return {
             "GOOGLE_CLOUD_PROJECT": PROJECT,
             "BUCKET": BUCKET,
             "LOG_FORMAT": "text",
-            "SIGNED_URLS": "off",  # nothing here can sign
+            "SIGNED_URLS": "off",  # there is no key here to sign with
             "TOKEN_ISSUER": self.api_url(),
             "TOKEN_AUDIENCE": identity.AUDIENCE,
             "TOKEN_JWKS_URL": f"http://{HOST}:{self.ports['gateway']}{identity.KEY_SET_PATH}",
@@ -100,7 +113,7 @@ class Stack:
         }
 
     def own_servers(self) -> dict[str, str]:
-        """Where the stack's own servers are, by the variables that name another."""
+        """Returns the addresses of the stack's own servers, by the variables that can name other servers."""
         urls = {name: postgres.url(self.ports["postgres"], name) for name in DATABASE_VARIABLES}
         return {
             **{variable: urls[name] for name, variable in DATABASE_VARIABLES.items()},
@@ -109,16 +122,25 @@ class Stack:
         }
 
     def own_databases(self) -> tuple[str, ...]:
-        """The databases that the stack's own PostgreSQL holds."""
+        """Returns the names of the databases in the stack's own PostgreSQL."""
         return tuple(name for name, variable in DATABASE_VARIABLES.items() if variable not in self.foreign)
 
     def database_urls(self) -> dict[str, str]:
-        """The libpq URL of each database."""
+        """Returns the libpq URL of each database."""
         return {name: self.environment[variable] for name, variable in DATABASE_VARIABLES.items()}
 
     def api_url(self) -> str:
-        """The one address of everything."""
+        """Returns the address of the gateway, through which everything is reached."""
         return f"http://localhost:{self.ports['gateway']}"
+
+    def leave_taken_ports(self) -> list[str]:
+        """Chooses other ports for the servers whose ports another program listens on.
+
+        Returns their names, and those of functions whose ports are taken: these have other ports at every start.
+        """
+        servers = [name for name, port in self.ports.items() if not ports.is_free(port)]
+        self.ports.update(zip(servers, ports.free_ports(len(servers)), strict=True))
+        return servers + [name for name in self.addresses if not ports.is_free(self.function_port(name))]
 
     def function_addresses(self) -> dict[str, str]:
         """A host:port for each function that is a server."""
@@ -126,17 +148,17 @@ class Stack:
         return {name: f"{HOST}:{port}" for name, port in zip(names, ports.free_ports(len(names)), strict=True)}
 
     def topics(self) -> list[str]:
-        """The topics that functions listen to."""
+        """Returns the topics of the functions."""
         return sorted({function.topic for function in self.functions if function.topic})
 
     def named(self, kind: str) -> list[str]:
-        """The functions of one kind."""
+        """Returns the names of the functions of one kind."""
         return [function.name for function in self.functions if function.kind == kind]
 
     def servers(self) -> list[Service]:
-        """What the functions stand on, but for servers that the caller named."""
+        """Returns the servers that the functions need, except for those that the caller's environment names."""
         data = self.state.path("postgres")
-        at_once = {function.name: functions.sizing(function.name).threads for function in self.functions}
+        threads = {function.name: function.threads for function in self.functions}
         webhook = f"http://{HOST}:{self.ports['gateway']}/email-events"
         mail = (self.ports["mail"], self.state.path("mail"), self.state.directory, webhook)
         services = [Service("mail", "infra.local.mail_catcher", mail)]
@@ -146,7 +168,7 @@ class Stack:
                     "postgres",
                     "infra.local.postgres",
                     (data, self.ports["postgres"]),
-                    stop_signal=signal.SIGINT,  # its fast shutdown: at SIGTERM it waits for the last client
+                    stop_signal=signal.SIGINT,  # fast shutdown; at SIGTERM it would wait until the last client leaves
                     ready_pid=lambda: postgres.ready_pid(data),
                 )
             )
@@ -156,26 +178,23 @@ class Stack:
         if "KAFKA_BOOTSTRAP_SERVERS" not in self.foreign:
             services.append(Service("kafka", "infra.local.broker", (self.topics(),), after_restart=self.follow_broker))
         if "PUBSUB_EMULATOR_HOST" not in self.foreign:
-            arguments = (self.state.directory, self.ports["pubsub"], at_once)
+            arguments = (self.state.directory, self.ports["pubsub"], threads)
             services.append(Service("pubsub", "infra.local.pubsub_server", arguments, layer="edge"))
         return services
 
     def function_services(self) -> list[Service]:
-        """A process a function."""
+        """Returns one process per function."""
         services = []
         for function in self.functions:
             if function.kind == "worker":
-                services.append(
-                    Service(function.name, "infra.local.worker_process", (function.name,), layer="function")
-                )
+                services.append(Service(function.name, "infra.local.worker_process", (function,), layer="function"))
             else:
-                port = int(self.addresses[function.name].rpartition(":")[2])
-                arguments = (function.name, port)
+                arguments = (function, self.function_port(function.name))
                 services.append(Service(function.name, "infra.local.function_process", arguments, layer="function"))
         return services
 
     def edge(self) -> list[Service]:
-        """What brings work to the functions."""
+        """Returns the processes that bring work to the functions."""
         services = [
             Service(
                 f"storage_events_{name}" if index else "storage_events",
@@ -199,12 +218,16 @@ class Stack:
             Service("gateway", "infra.local.gateway", routed, layer="edge"),
         ]
 
+    def function_port(self, function: str) -> int:
+        """Where a function listens."""
+        return int(self.addresses[function].rpartition(":")[2])
+
     def url(self, function: str) -> str:
-        """Where a function takes events."""
+        """Returns the address at which a function takes events."""
         return f"http://{self.addresses[function]}/"
 
     def create_what_functions_connect_to(self) -> None:
-        """Databases, the broker's address, topics, subscriptions and the bucket; what is there stays."""
+        """Creates databases, topics, subscriptions and the bucket where they do not exist yet."""
         if self.own_databases():
             self.supervisor.call(postgres.create_databases, self.ports["postgres"], self.own_databases())
         if "KAFKA_BOOTSTRAP_SERVERS" in self.foreign:
@@ -221,19 +244,19 @@ class Stack:
         self.supervisor.call(contents.create_subscriptions, PROJECT, endpoints)
 
     def take_broker_address(self) -> None:
-        """Gives the functions the address that the broker says it has."""
+        """Puts the address that the broker announced into the functions' environment."""
         if broker := self.state.announced("kafka"):
             self.environment["KAFKA_BOOTSTRAP_SERVERS"] = os.environ["KAFKA_BOOTSTRAP_SERVERS"] = broker["address"]
 
     def follow_broker(self) -> None:
-        """A broker that was started again has a new address: everybody who talks to it starts again too."""
+        """Restarts the functions after a restart of the broker, which has a new address then."""
         self.take_broker_address()
         self.supervisor.restart(*self.function_services())
         self.save()
 
     def save(self) -> None:
-        """Writes down what the other commands need to know."""
-        told = {
+        """Saves what the other commands need."""
+        environment = {
             "API_URL": self.api_url(),
             "GRPC_TARGET": "",  # there is no gRPC server yet
             **{variable: self.environment[variable] for variable in DATABASE_VARIABLES.values()},
@@ -243,7 +266,7 @@ class Stack:
             **{name.upper(): str(self.tenants[name]) for name in TENANTS},
         }
         stack: dict[str, Any] = {
-            "environment": told,
+            "environment": environment,
             "processes": self.supervisor.names(),
             "functions": [
                 asdict(function) | {"url": self.url(function.name)}

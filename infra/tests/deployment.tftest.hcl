@@ -1,4 +1,5 @@
-# What the table of functions turns into. No cloud: a mocked provider makes up what Google would answer.
+# What Terraform makes from functions.yaml. There is no cloud behind these tests: a mocked provider invents Google's
+# responses.
 mock_provider "google" {
   mock_resource "google_cloudfunctions2_function" {
     defaults = {
@@ -25,7 +26,7 @@ variables {
   notification_channels   = ["projects/shop/notificationChannels/1"]
   project_id              = "shop"
   region                  = "europe-west4"
-  source_archive          = "versions.tf" # any file: the content of the zip is nothing to Terraform
+  source_archive          = "versions.tf" # any file will do: Terraform does not open the zip
   subnetwork              = "functions"
   tokens = {
     issuer   = "https://login.example.com"
@@ -35,7 +36,7 @@ variables {
   worker_image = "europe-west4-docker.pkg.dev/shop/images/imports-and-exports:1"
 }
 
-run "a_kafka_function_is_pushed_its_topic_five_times_at_most" {
+run "each_kafka_function_gets_its_topic_with_five_attempts_per_message" {
   assert {
     condition = alltrue([
       for key, entry in local.kafka_functions :
@@ -49,25 +50,36 @@ run "a_kafka_function_is_pushed_its_topic_five_times_at_most" {
       subscription.dead_letter_policy[0].dead_letter_topic == google_pubsub_topic.dead_letters.id
       && subscription.dead_letter_policy[0].max_delivery_attempts == 5
     ])
-    error_message = "What five tries did not do ends in dead-letters."
+    error_message = "After five attempts, a message goes to dead-letters."
   }
   assert {
     condition = alltrue([
       for subscription in google_pubsub_subscription.function :
       subscription.push_config[0].oidc_token[0].service_account_email == google_service_account.invoker.email
     ])
-    error_message = "Pub/Sub says who it is with a token."
+    error_message = "Pub/Sub identifies itself with a token."
   }
   assert {
     condition = alltrue([
       for key, entry in local.kafka_functions :
       google_pubsub_subscription.function[key].ack_deadline_seconds == entry.timeout_seconds && entry.timeout_seconds <= 600
     ])
-    error_message = "A message must not be delivered again while its function may still work on it; Pub/Sub waits for 600 seconds at most."
+    error_message = "A message must not be delivered again while its function may still work on it. Pub/Sub waits for 600 seconds at most."
   }
 }
 
-run "events_come_from_the_services_that_make_them" {
+run "topics_follow_from_the_functions" {
+  assert {
+    condition     = toset(keys(google_pubsub_topic.topic)) == toset([for entry in values(local.kafka_functions) : entry.topic])
+    error_message = "There is one Pub/Sub topic for each topic that a function receives."
+  }
+  assert {
+    condition     = strcontains(file("../shared/messages.py"), "\"${google_pubsub_topic.dead_letters.name}\"")
+    error_message = "Functions and Pub/Sub send dead letters to the same topic."
+  }
+}
+
+run "each_kind_of_function_gets_its_events" {
   assert {
     condition = alltrue([
       for key, entry in local.services :
@@ -77,7 +89,7 @@ run "events_come_from_the_services_that_make_them" {
       ])
       == (entry.kind == "storage" ? "google.cloud.storage.object.v1.finalized RETRY_POLICY_RETRY" : "")
     ])
-    error_message = "A storage function hears of every finalized object until it takes it, and the others of none."
+    error_message = "A storage function receives every finalized object, again until it succeeds; other functions receive none."
   }
   assert {
     condition = (
@@ -91,18 +103,18 @@ run "events_come_from_the_services_that_make_them" {
       for key in keys(local.workers) :
       google_cloud_run_v2_worker_pool.worker[key].template[0].containers[0].args == tolist(["-m", "functions.${key}"])
     ])
-    error_message = "A worker runs its own module."
+    error_message = "A worker runs the module of its name."
   }
 }
 
-run "nobody_gets_past_the_load_balancer" {
+run "the_load_balancer_is_the_only_way_in" {
   assert {
     condition = alltrue([
       for key, entry in local.services :
       google_cloudfunctions2_function.function[key].service_config[0].ingress_settings
       == (entry.kind == "http" ? "ALLOW_INTERNAL_AND_GCLB" : "ALLOW_INTERNAL_ONLY")
     ])
-    error_message = "Functions are not reached from the internet by their own addresses."
+    error_message = "The internet cannot reach a function by the function's own address."
   }
   assert {
     condition = (
@@ -119,7 +131,7 @@ run "nobody_gets_past_the_load_balancer" {
       ])
       == toset(flatten([for entry in local.http_functions : entry.paths]))
     )
-    error_message = "Every path of an entry is a rule of the load balancer."
+    error_message = "The load balancer has one rule for each path of an entry."
   }
 }
 
@@ -145,7 +157,7 @@ run "a_function_has_what_its_entry_names_and_no_more" {
       toset([for right in google_storage_bucket_iam_member.function : right.member])
       == toset([for key, entry in local.deployed : google_service_account.function[key].member if length(entry.bucket) > 0])
     )
-    error_message = "Only who has business in the bucket may enter it."
+    error_message = "Only a function whose entry names a right to the bucket has one."
   }
   assert {
     condition = alltrue([
@@ -153,7 +165,7 @@ run "a_function_has_what_its_entry_names_and_no_more" {
       entry.kafka == contains(keys(local.settings[key]), "KAFKA_BOOTSTRAP_SERVERS")
       && entry.kafka == contains(local.secrets_read[key], "KAFKA_PASSWORD")
     ])
-    error_message = "Who does not talk to Kafka knows neither its address nor its password."
+    error_message = "Only a function that talks to Kafka gets the address and the password of Kafka."
   }
   assert {
     condition     = length(setintersection(flatten([for settings in local.settings : keys(settings)]), flatten(values(local.secrets_read)))) == 0
@@ -161,28 +173,60 @@ run "a_function_has_what_its_entry_names_and_no_more" {
   }
 }
 
-run "files_are_private_and_can_be_brought_back" {
+run "functions_get_every_setting_that_they_read" {
+  assert {
+    condition = alltrue([
+      for setting in setunion(keys(merge(values(local.settings)...)), keys(google_secret_manager_secret.secret)) :
+      strcontains(file("../README.md"), "`${setting}`")
+    ])
+    error_message = "A setting that the README does not list is one that no function reads."
+  }
+  assert {
+    condition = alltrue([
+      for setting in flatten(regexall("`([A-Z][A-Z_]+)`", split("\n\n", split("## Settings\n\n", file("../README.md"))[1])[0])) :
+      contains(setunion(keys(merge(values(local.settings)...)), keys(google_secret_manager_secret.secret)), setting)
+      || endswith(setting, "_DATABASE_URL") || endswith(setting, "_DATABASE_PASSWORD")
+    ])
+    error_message = "Functions get every setting of the README's table. They reach a database by its instance and an IAM login, not by a URL or a password."
+  }
+}
+
+run "an_alert_watches_for_a_message_that_functions_log" {
+  assert {
+    condition = alltrue([
+      for phrase in flatten(regexall("jsonPayload.message : \"([^\"]+)\"", google_logging_metric.active_too_long.filter)) :
+      anytrue([for module in fileset("..", "{functions,shared}/**/*.py") : strcontains(file("../${module}"), phrase)])
+    ])
+    error_message = "The alert would never fire: no function logs this phrase."
+  }
+  assert {
+    condition     = length(regexall("jsonPayload.message : \"[^\"]+\"", google_logging_metric.active_too_long.filter)) == 1
+    error_message = "The filter names one phrase."
+  }
+}
+
+run "files_are_private_and_can_be_restored" {
   assert {
     condition = (
       google_storage_bucket.files.uniform_bucket_level_access
       && google_storage_bucket.files.public_access_prevention == "enforced"
     )
-    error_message = "No object may be public."
+    error_message = "No object can be public."
   }
   assert {
     condition = (
       !google_storage_bucket.files.versioning[0].enabled
       && google_storage_bucket.files.soft_delete_policy[0].retention_duration_seconds >= 604800
     )
-    error_message = "What was removed by mistake comes back within a week; no other old version is kept."
+    error_message = "A file that was deleted by mistake can be restored for a week. No other old versions are kept."
   }
   assert {
     condition     = contains(google_storage_bucket.files.cors[0].method, "PUT")
-    error_message = "A page of the frontend sends files straight to the bucket."
+    error_message = "Pages of the frontend send files directly to the bucket."
   }
 }
 
-run "an_instance_that_is_no_connection_name_is_refused" {
+run "a_malformed_connection_name_is_refused" {
   command = plan
 
   variables {

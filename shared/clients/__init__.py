@@ -73,11 +73,3 @@ def mail_service() -> Mailer:
     from shared.clients.mailer import Mailer
 
     return Mailer(settings())
-
-
-def connect(*names: str) -> None:
-    """Opens the clients of these names now, so that the first request does not wait for it."""
-    for name in names:
-        client = globals()[name]()
-        if name.endswith("_database"):
-            client.connect().close()

@@ -8,7 +8,7 @@ import pg8000
 from sqlalchemy import Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 
-from shared.settings import DatabaseSettings
+from shared.settings import DatabaseSettings, InvalidSettings
 
 # A statement of ours takes milliseconds; one that takes this long waits for a lock nobody gives back.
 STATEMENT_TIMEOUT_SECONDS = 60
@@ -25,7 +25,7 @@ UNAVAILABLE_CLASSES = ("08", "53", "57")
 def connect_to(prefix: str, database: DatabaseSettings, pool_size: int) -> Engine:
     """An engine with up to `pool_size` connections, one a request served at once, and two to spare.
 
-    Raises ValueError naming the settings of `prefix` where neither a URL nor an instance is set.
+    Raises InvalidSettings naming the settings of `prefix` if there is neither a URL nor a complete instance.
     """
     # Parameters stay out of error messages, and so out of the log: they are merchants' data.
     options: dict[str, Any] = {
@@ -39,8 +39,9 @@ def connect_to(prefix: str, database: DatabaseSettings, pool_size: int) -> Engin
         url = make_url(database.url).set(drivername="postgresql+pg8000")
         arguments = {"timeout": SOCKET_TIMEOUT_SECONDS, "startup_params": startup}
         return watched(create_engine(url, connect_args=arguments, **options))
-    if not database.instance:
-        raise ValueError(f"Set {prefix}_DATABASE_URL, or {prefix}_DATABASE_INSTANCE with its _NAME and _USER.")
+    if not (database.instance and database.name and database.user):
+        variables = (f"{prefix}_DATABASE_{field}" for field in ("URL", "INSTANCE", "NAME", "USER"))
+        raise InvalidSettings("{} is not set; without it {}, {} and {} must be set.".format(*variables))
 
     from google.cloud.sql.connector import Connector
 

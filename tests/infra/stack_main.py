@@ -1,4 +1,4 @@
-"""A main.py for the stack's own test: a function of each kind, without the platform."""
+"""A main.py for the stack's own test: one function of each kind, described in stack_functions.yaml."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import functions_framework
 
 from infra.local.functions import Route
-from shared.delivery import Trigger
 
 __all__ = ["api", "on_message", "on_tick", "on_upload", "worker"]
 
@@ -47,8 +46,4 @@ def worker() -> None:
     signal.pause()
 
 
-api.trigger, api.routes = Trigger("http"), (Route("GET", "/where/<name>"),)
-on_tick.trigger = Trigger("schedule")
-on_upload.trigger = Trigger("storage")
-on_message.trigger = Trigger("kafka", "test.messages")
-worker.trigger = Trigger("worker")
+api.routes = (Route("GET", "/where/<name>"),)

@@ -34,56 +34,134 @@ def nest_filters(depth: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("fields", "field", "message"),
     [
-        ({"source": "users"}, "source", "Known sources: products, suppliers"),
-        ({"source": "product"}, "source", 'Did you mean "products"?'),
-        ({"file_type": "DOCX"}, "file_type", "Known file types: CSV, XLSX."),
-        ({"file_type": "PDF"}, "file_type", "Products cannot be exported as PDF. Allowed: CSV, XLSX."),
-        ({"columns": []}, "columns", "at least one column"),
-        ({"columns": ["name", "price", "name"]}, "columns[2]", "named twice"),
-        ({"columns": ["name", "prise"]}, "columns[1]", 'Did you mean "price"? Known columns: identifier, name'),
-        ({"columns": ["name; drop table products"]}, "columns[0]", "There is no column"),
-        ({"sorts": [{"column": "nope"}]}, "sorts[0].column", "Known columns: identifier"),
-        ({"sorts": [{"column": "name"}, {"column": "name"}]}, "sorts[1].column", "twice"),
-        ({"parents": {"supplier_uuid": "5ab2a4ee-6d4f-4f3e-9f0c-2f1f1b6a0001"}}, "parents.supplier_uuid", "cannot be"),
-        (filter_by("nope", value=1), "filters[0].column", "Known columns: identifier"),
-        (filter_by("price", "~", value=1), "filters[0].operator", "Allowed: eq, ne, in, is_null, gt"),
-        (filter_by("price", "contains", value="1"), "filters[0].operator", "(decimal) has no operator"),
-        (filter_by("price", None, value=1), "filters[0].operator", "Allowed"),
-        (filter_by("price", value="x"), "filters[0].value", 'takes a number, such as 12.5, but the value is "x"'),
-        (filter_by("price", value=True), "filters[0].value", "takes a number"),
-        (filter_by("price", value="1e9"), "filters[0].value", "takes a number"),
-        (filter_by("price", value="NaN"), "filters[0].value", "takes a number"),
-        (filter_by("price", value=None), "filters[0].value", "is_null"),
-        (filter_by("price"), "filters[0].value", "the value is empty"),
-        (filter_by("price", value=[1]), "filters[0].value", "takes a number"),
-        (filter_by("stock_on_hand", value=1.5), "filters[0].value", "a whole number"),
-        (filter_by("stock_on_hand", value=10**30), "filters[0].value", "a whole number"),
-        (filter_by("unlimited_stock", "eq", value="yes"), "filters[0].value", "true or false"),
-        (filter_by("created_at", value="2026-05-31"), "filters[0].value", "2026-05-31T12:00:00Z"),
-        (filter_by("uuid", "eq", value="1"), "filters[0].value", "a UUID"),
-        (filter_by("name", "eq", value="a\0b"), "filters[0].value", "NUL"),
-        (filter_by("name", "in", value="a"), "filters[0].value", "takes a list"),
-        (filter_by("name", "in", value=[]), "filters[0].value", "at least one"),
-        (filter_by("name", "in", value=["a", 1]), "filters[0].value[1]", "takes text"),
-        (filter_by("name", "in", value=["a"] * (MAX_VALUES + 1)), "filters[0].value", "at most 10,000"),
-        (filter_by("price", "between", value=[2, 1]), "filters[0].value", "Write the smaller value first"),
-        (filter_by("price", "between", value=["10", "9.5"]), "filters[0].value", "Write the smaller value first"),
-        (filter_by("price", "between", value=[1]), "filters[0].value", "two values"),
-        (filter_by("price", "is_null", value="yes"), "filters[0].value", "true or false"),
-        ({"filters": [{}]}, "filters[0]", "A filter is one of"),
-        ({"filters": [{"any": []}]}, "filters[0].any", "at least one filter"),
-        ({"filters": [{"any": [{"column": "a"}], "column": "b"}]}, "filters[0]", "A filter is one of"),
-        (
+        pytest.param({"source": "users"}, "source", "Known sources: products, suppliers", id="unknown source"),
+        pytest.param({"source": "product"}, "source", 'Did you mean "products"?', id="misspelled source"),
+        pytest.param({"file_type": "DOCX"}, "file_type", "Known file types: CSV, XLSX.", id="unknown file type"),
+        pytest.param(
+            {"file_type": "PDF"},
+            "file_type",
+            "Products cannot be exported as PDF. Allowed: CSV, XLSX.",
+            id="file type of another source",
+        ),
+        pytest.param({"columns": []}, "columns", "at least one column", id="no columns"),
+        pytest.param({"columns": ["name", "price", "name"]}, "columns[2]", "named twice", id="repeated column"),
+        pytest.param(
+            {"columns": ["name", "prise"]},
+            "columns[1]",
+            'Did you mean "price"? Known columns: identifier, name',
+            id="misspelled column",
+        ),
+        pytest.param(
+            {"columns": ["name; drop table products"]}, "columns[0]", "There is no column", id="column with SQL"
+        ),
+        pytest.param(
+            {"sorts": [{"column": "nope"}]}, "sorts[0].column", "Known columns: identifier", id="unknown sort column"
+        ),
+        pytest.param(
+            {"sorts": [{"column": "name"}, {"column": "name"}]}, "sorts[1].column", "twice", id="repeated sort column"
+        ),
+        pytest.param(
+            {"parents": {"supplier_uuid": "5ab2a4ee-6d4f-4f3e-9f0c-2f1f1b6a0001"}},
+            "parents.supplier_uuid",
+            "cannot be",
+            id="unknown parent",
+        ),
+        pytest.param(
+            filter_by("nope", value=1), "filters[0].column", "Known columns: identifier", id="unknown filter column"
+        ),
+        pytest.param(
+            filter_by("price", "~", value=1),
+            "filters[0].operator",
+            "Allowed: eq, ne, in, is_null, gt",
+            id="unknown operator",
+        ),
+        pytest.param(
+            filter_by("price", "contains", value="1"),
+            "filters[0].operator",
+            "(decimal) has no operator",
+            id="operator of another type",
+        ),
+        pytest.param(filter_by("price", None, value=1), "filters[0].operator", "Allowed", id="no operator"),
+        pytest.param(
+            filter_by("price", value="x"),
+            "filters[0].value",
+            'takes a number, such as 12.5, but the value is "x"',
+            id="text for a number",
+        ),
+        pytest.param(filter_by("price", value=True), "filters[0].value", "takes a number", id="boolean for a number"),
+        pytest.param(filter_by("price", value="1e9"), "filters[0].value", "takes a number", id="E-notation"),
+        pytest.param(filter_by("price", value="NaN"), "filters[0].value", "takes a number", id="NaN"),
+        pytest.param(filter_by("price", value=None), "filters[0].value", "is_null", id="null"),
+        pytest.param(filter_by("price"), "filters[0].value", "the value is empty", id="no value"),
+        pytest.param(filter_by("price", value=[1]), "filters[0].value", "takes a number", id="list for a number"),
+        pytest.param(
+            filter_by("stock_on_hand", value=1.5), "filters[0].value", "a whole number", id="decimal for an integer"
+        ),
+        pytest.param(filter_by("stock_on_hand", value=10**30), "filters[0].value", "a whole number", id="huge integer"),
+        pytest.param(
+            filter_by("unlimited_stock", "eq", value="yes"),
+            "filters[0].value",
+            "true or false",
+            id="text for a boolean",
+        ),
+        pytest.param(
+            filter_by("created_at", value="2026-05-31"),
+            "filters[0].value",
+            "2026-05-31T12:00:00Z",
+            id="time without a zone",
+        ),
+        pytest.param(filter_by("uuid", "eq", value="1"), "filters[0].value", "a UUID", id="malformed uuid"),
+        pytest.param(filter_by("name", "eq", value="a\0b"), "filters[0].value", "NUL", id="NUL"),
+        pytest.param(filter_by("name", "in", value="a"), "filters[0].value", "takes a list", id="text for a list"),
+        pytest.param(filter_by("name", "in", value=[]), "filters[0].value", "at least one", id="empty list"),
+        pytest.param(
+            filter_by("name", "in", value=["a", 1]), "filters[0].value[1]", "takes text", id="list with a number"
+        ),
+        pytest.param(
+            filter_by("name", "in", value=["a"] * (MAX_VALUES + 1)),
+            "filters[0].value",
+            "at most 10,000",
+            id="long list",
+        ),
+        pytest.param(
+            filter_by("price", "between", value=[2, 1]),
+            "filters[0].value",
+            "Write the smaller value first",
+            id="between, descending",
+        ),
+        pytest.param(
+            filter_by("price", "between", value=["10", "9.5"]),
+            "filters[0].value",
+            "Write the smaller value first",
+            id="between, descending texts",
+        ),
+        pytest.param(
+            filter_by("price", "between", value=[1]), "filters[0].value", "two values", id="between, one value"
+        ),
+        pytest.param(
+            filter_by("price", "is_null", value="yes"), "filters[0].value", "true or false", id="text for is_null"
+        ),
+        pytest.param({"filters": [{}]}, "filters[0]", "A filter is one of", id="empty filter"),
+        pytest.param({"filters": [{"any": []}]}, "filters[0].any", "at least one filter", id="empty any"),
+        pytest.param(
+            {"filters": [{"any": [{"column": "a"}], "column": "b"}]},
+            "filters[0]",
+            "A filter is one of",
+            id="group and column",
+        ),
+        pytest.param(
             {"filters": [{"all": [{"any": [filter_by(value="x")["filters"][0]]}]}]},
             "filters[0].all[0].any[0].value",
             "takes a number",
+            id="nested filter",
         ),
-        (
+        pytest.param(
             {"filters": filter_by(value=1)["filters"] * 10_000},
             "filters",
             f"may have at most {MAX_CONDITIONS:,} filters",
+            id="10,000 filters",
         ),
-        (nest_filters(40), "filters" + "[0].all" * 10, "10 levels deep"),
+        pytest.param(nest_filters(40), "filters" + "[0].all" * 10, "10 levels deep", id="40 levels"),
     ],
 )
 def test_a_refusal_names_the_field_and_what_is_allowed(fields: dict[str, Any], field: str, message: str) -> None:
@@ -101,12 +179,12 @@ def test_a_refusal_names_the_field_and_what_is_allowed(fields: dict[str, Any], f
 @pytest.mark.parametrize(
     "fields",
     [
-        {"delimiter": "\t"},
-        {"sorts": [{"column": "name", "direction": "sideways"}]},
-        {"colums": ["name"]},
-        {"columns": "name"},
-        {"parents": {"supplier_uuid": "1"}},
-        {"filters": [{"column": "name", "operator": "eq", "value": {"a": 1}}]},
+        pytest.param({"delimiter": "\t"}, id="delimiter"),
+        pytest.param({"sorts": [{"column": "name", "direction": "sideways"}]}, id="direction"),
+        pytest.param({"colums": ["name"]}, id="misspelled field"),
+        pytest.param({"columns": "name"}, id="text for a list"),
+        pytest.param({"parents": {"supplier_uuid": "1"}}, id="parent not a uuid"),
+        pytest.param({"filters": [{"column": "name", "operator": "eq", "value": {"a": 1}}]}, id="object for a value"),
     ],
 )
 def test_a_body_of_another_shape_is_refused_when_it_is_decoded(fields: dict[str, Any]) -> None:
@@ -170,7 +248,7 @@ def test_every_identifier_has_a_column() -> None:
     assert identifiers == list(IDENTIFIERS)
 
 
-@pytest.mark.parametrize("source", SOURCES.values(), ids=lambda source: source.key)
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_a_source_is_valid(source: Source) -> None:
     """Keys and headings are unique, and the source fits in a sheet."""
     keys = [column.key for column in source.columns]

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from shared.clients.databases import connect_to, constraint_name, is_unavailable, sqlstate
-from shared.settings import DatabaseSettings
+from shared.settings import DatabaseSettings, InvalidSettings
 
 BEFORE_ALL_TIME = datetime.fromisoformat("0001-01-01T00:00:00+23:59")
 
@@ -55,5 +55,7 @@ def test_a_server_that_is_not_there_does_not_answer():
 
 def test_a_database_that_is_not_set_is_named():
     """The setting that is missing stands in the error."""
-    with pytest.raises(ValueError, match="LEGACY_DATABASE_URL"):
+    with pytest.raises(InvalidSettings, match="LEGACY_DATABASE_URL is not set"):
         connect_to("LEGACY", DatabaseSettings(), 1)
+    with pytest.raises(InvalidSettings, match="LEGACY_DATABASE_NAME and LEGACY_DATABASE_USER must be set"):
+        connect_to("LEGACY", DatabaseSettings(instance="project:region:instance"), 1)

@@ -121,7 +121,7 @@ def test_a_text_too_long_for_a_cell_is_truncated(own: Exporter) -> None:
     assert 0 < lengths[1] <= 32_767
 
 
-@pytest.mark.parametrize("number", ["NaN", "1234567890.12"])
+@pytest.mark.parametrize("number", [pytest.param("NaN", id="NaN"), pytest.param("1234567890.12", id="12 digits")])
 def test_a_number_that_a_spreadsheet_cannot_store_is_text(own: Exporter, number: str) -> None:
     """A numeric column can contain NaN, which as a number would make the file unreadable."""
     own.change("update suppliers set minimum_order_value = cast(:n as numeric) where webshop_uuid = :webshop", n=number)
