@@ -177,8 +177,8 @@ def import_and_roll_back(own: Exporter, content: bytes) -> tuple[list[str], list
             batch = ImportBatch(
                 own.webshop_uuid, import_uuid, 1, tuple(piece.row_numbers), file.columns, tuple(piece.rows)
             )
-            outcome = import_apply.apply(conn, batch)
-            updated += outcome.updated
-            refused += outcome.refused
+            result = import_apply.apply_batch(conn, batch)
+            updated += result.updated
+            refused += result.refused
         conn.rollback()
     return updated, refused
