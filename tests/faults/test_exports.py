@@ -290,7 +290,7 @@ def proxied(exports, fresh_databases) -> Callable[[str], Proxy]:
     def through(database: str) -> Proxy:
         url = getattr(fresh_databases, f"{database}_url")
         proxy = Proxy(urlsplit(url).netloc.rpartition("@")[2])
-        exports.through(proxy, database, url)
+        exports.connect_through(proxy, database, url)
         return proxy
 
     return through

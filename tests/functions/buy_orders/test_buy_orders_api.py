@@ -37,7 +37,7 @@ def case_table():
 
 def headings_of(identifiers, file_type):
     """The identifying columns of a buy order that is exported without naming columns."""
-    columns = SOURCES["buy_orders"].default_columns(file_type, tuple(identifiers))
+    columns = SOURCES["buy_orders"].find_default_columns(file_type, tuple(identifiers))
     return [column.heading for column in columns if column.identifier]
 
 

@@ -194,7 +194,7 @@ def test_two_deliveries_at_once_do_not_wait_for_each_other(buying):
 
 def test_the_key_has_to_be_set(buying, caplog):
     """Without it nothing is believed: 500, and the log names the setting."""
-    buying.set("functions.buy_orders.email_events")
+    buying.configure("functions.buy_orders.email_events")
 
     assert buying.tell(event(uuid.uuid4())) == 500
     assert "SENDGRID_WEBHOOK_PUBLIC_KEY" in caplog.text
