@@ -123,7 +123,7 @@ class Batching:
         """Stores refused rows as they are found; the batches, the total and the step that follows end it."""
         validated = Validated()
         renewed = time.monotonic()
-        for piece in file.pieces():
+        for piece in file.validate():
             ledger.store_refused(service, held.uuid, held.run, piece.refused)
             validated.refused_row_numbers += [row.row_number for row in piece.refused]
             validated.batches += cut(held, file.columns, piece)
@@ -181,7 +181,7 @@ class Batching:
         """
         file = validation.open_file(self.storage.read(held.object_path, held.generation))
         validated = Validated()
-        for piece in file.pieces():
+        for piece in file.validate():
             validated.refused_row_numbers += [row.row_number for row in piece.refused]
             validated.batches += cut(held, file.columns, piece)
         return validated

@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import Connection, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from functions.imports.file.cells import printable
+from functions.imports.file.cells import make_printable
 from functions.imports.jobs import now
 from functions.imports.states import ACTIVE, OnError, Operation, Status
 from shared import clients
@@ -106,7 +106,7 @@ def judged(upload: Upload) -> tuple[Status, str, dict[str, object]]:
     """What the upload's metadata makes of it: the state to record it in, a reason, and the columns it gives."""
     faults = []
     user, operation, on_error = (
-        printable(upload.metadata.get(key, "")) for key in (USER_KEY, OPERATION_KEY, ON_ERROR_KEY)
+        make_printable(upload.metadata.get(key, "")) for key in (USER_KEY, OPERATION_KEY, ON_ERROR_KEY)
     )
     if not re.fullmatch(UUID_PATTERN, user.lower()):
         faults.append(f'The file was uploaded without a valid "{USER_KEY}" in its metadata (found: "{user[:50]}").')

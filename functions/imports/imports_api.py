@@ -56,7 +56,7 @@ def download_errors(webshop_uuid: UUID, import_uuid: UUID) -> Answer:
     service_database = clients.service_database()
     with service_database.connect() as service:
         row = operations.row_of(service, webshop_uuid, import_uuid)
-    report = error_report.report(service_database, clients.storage(), row)
+    report = error_report.stream_report(service_database, clients.storage(), row)
     disposition = content_disposition(f"errors of {row['file_name']}")
     return Answer(report, content_type=CSV, headers={"Content-Disposition": disposition})
 

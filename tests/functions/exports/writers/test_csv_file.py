@@ -165,7 +165,7 @@ def imported(own: Exporter, content: bytes) -> tuple[tuple[str, ...], tuple[Any,
     refused: list[Any] = []
     with own.engine.connect() as product:
         gate.open_gate(product, import_uuid, 1)
-        for piece in file.pieces():
+        for piece in file.validate():
             refused += piece.refused
             if not piece.rows:
                 continue
