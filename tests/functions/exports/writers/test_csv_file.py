@@ -170,7 +170,7 @@ def import_and_roll_back(own: Exporter, content: bytes) -> tuple[list[str], list
     refused: list[RefusedRow] = []
     with own.engine.connect() as conn:
         gate.open_gate(conn, import_uuid, 1)
-        for piece in file.pieces():
+        for piece in file.validate():
             refused += piece.refused
             if not piece.rows:
                 continue
