@@ -8,10 +8,10 @@ TEST_SERVERS ?=
 .PHONY: demo run test test-servers lint bench clean
 
 demo: $(INSTALLED) ## the whole story once, in a minute
-	@$(BIN)/python -m infra.local demo
+	@exec $(BIN)/python -m infra.local demo
 
 run: $(INSTALLED) ## the local stack, until Ctrl-C
-	@$(BIN)/python -m infra.local up
+	@exec $(BIN)/python -m infra.local up --parent $$PPID
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto --dist loadgroup

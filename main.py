@@ -1,11 +1,12 @@
-"""The functions that Google Cloud and functions-framework find by name. Logging first: what is imported may log."""
+"""The functions that Google Cloud and functions-framework find by name. Logging comes first: imports may log."""
 
 import gc
 import os
 
 from shared import logs
+from shared.settings import from_environment_or_exit
 
-logs.configure(dict(os.environ))
+logs.configure(from_environment_or_exit(os.environ))
 
 from functions.buy_orders.buy_order_email import buy_order_email  # noqa: E402
 from functions.buy_orders.buy_orders_api import buy_orders_api  # noqa: E402

@@ -81,13 +81,12 @@ def user_of(authorization: str) -> UUID:
 def signing_key(token: str) -> jwt.PyJWK:
     """The issuer's key that the token says it is signed with.
 
-    Raises Problem 401 when the issuer has no such key, Unavailable when the issuer does not answer, ValueError when it
-    is not set.
+    Raises Problem 401 when the issuer has no such key, Unavailable when the issuer does not answer, and
+    InvalidSettings when no issuer is set.
     """
-    if not (url := settings().token_jwks_url):
-        raise ValueError("Set TOKEN_JWKS_URL, TOKEN_ISSUER and TOKEN_AUDIENCE.")
+    settings().require("token_jwks_url", "token_issuer", "token_audience")
     try:
-        return keys(url).get_signing_key_from_jwt(token)
+        return keys(settings().token_jwks_url).get_signing_key_from_jwt(token)
     except jwt.PyJWKClientConnectionError as error:
         raise Unavailable(f"The issuer's keys cannot be read: {error}") from error
     except jwt.PyJWTError as error:

@@ -77,10 +77,6 @@ COLUMNS: tuple[ImportColumn, ...] = (
 
 BY_KEY = {column.key: column for column in COLUMNS}
 
-# A long code that a spreadsheet took for a number: 4.0E+12, 4,0e12, 4E+12, but not the honest code 12E4. The importer
-# refuses it in a CODE; the exporter escapes it, after any number of apostrophes. Python and PostgreSQL read it alike.
-E_NOTATION = "[0-9]+(?:[.,][0-9]+[eE][+-]?|[eE][+-])[0-9]+"
-
 # Columns of the products export that an import cannot change: known, skipped, and the import says so.
 READ_ONLY_HEADINGS = ("UUID", "Created at", "Updated at")
 # Columns that the error report puts after the file's own: a mended report is uploaded as it is.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 import flask
 import functions_framework
@@ -17,8 +17,11 @@ import msgspec
 from cloudevents.http.event import CloudEvent
 
 from shared import clients, logs
-from shared.errors import NothingToDo, PermanentError
+from shared.errors import NothingToDo, PermanentError, Unavailable
 from shared.messages import DEAD_LETTERS, Message, PubSubMessage
+
+if TYPE_CHECKING:  # loaded at run time by the function that makes the clients
+    from shared.clients.broker import Kafka
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +146,14 @@ def decoded(message_type: type[M], data: bytes) -> M:
         return message_type.decoded(data)
     except msgspec.MsgspecError as error:
         raise PermanentError(f"Not a message of {message_type.topic}: {error}") from error
+
+
+def send_or_leave_to_sweep(kafka: Kafka, *messages: Message) -> None:
+    """Sends the messages of a committed change. The change stays when Kafka is away: sweep sends them then."""
+    try:
+        kafka.send(*messages)
+    except Unavailable:
+        log.warning("%s messages were not sent; sweep will send them", len(messages), exc_info=True)
 
 
 def deliver(step: Callable[[], None], letter: PubSubMessage) -> None:

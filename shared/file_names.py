@@ -1,4 +1,4 @@
-"""File names that people type, made safe for an object's path, and said exactly when the file is downloaded."""
+"""Makes file names that users type safe for an object's path, and formats them exactly for downloads."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import re
 import unicodedata
 from urllib.parse import quote
 
-MAX_NAME_BYTES = 200  # an object's whole path may have 1024 bytes, of which the folders take 100
-MAX_ENDING_LENGTH = 10  # a longer one is no file type: "offer of St. Petersburg"
+MAX_NAME_BYTES = 200  # an object's whole path may have 1024 bytes, and the folders take 100 of them
+MAX_ENDING_LENGTH = 10  # a longer ending is not a file type, as in "offer of St. Petersburg"
 
-# Separators, what URLs, wildcards and shells read otherwise, control characters, marks that turn text around, and code
-# points that are no characters.
+# Path separators, characters with a meaning in URLs, wildcards and shells, control characters, marks that reverse the
+# direction of text, and code points that are not characters.
 UNSAFE = re.compile(
     r"[/\\?#*\[\]\"'<>|:;`$%&\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ufffe\uffff]+"
 )
-# Windows takes these for devices, whatever the ending.
+# Windows treats these names as devices, with any ending.
 # https://learn.microsoft.com/en-us/windows/win32/fileio/naming-a-file#naming-conventions
 DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
-# https://www.rfc-editor.org/rfc/rfc8187#section-3.2.1 : what stands for itself in an extended value.
+# Characters that need no escaping in an extended value: https://www.rfc-editor.org/rfc/rfc8187#section-3.2.1
 ATTRIBUTE_CHARACTERS = "!#$&+-.^_`|~"
-# What every program reads alike in a quoted string; some take a percent sign there for an escape.
+# All characters but those that every program reads alike in a quoted string. Some read a percent sign as an escape.
 NOT_PLAIN = re.compile(r"[^ !#$&'()+,\-.0-9;=@A-Z\[\]^_`a-z{}~]")
 
 
 def safe_file_name(name: str, default: str) -> str:
-    """`name` as one part of a path that any system takes: readable, at most MAX_NAME_BYTES of UTF-8, never empty.
+    """Returns `name` as one part of a path that every system accepts: readable, at most MAX_NAME_BYTES of UTF-8.
 
-    Letters of every script stay; separators, quotes and control characters become one hyphen. The ending stays.
-    `default`, which must be safe itself, stands for a name of which nothing is left.
+    Letters of every script and the ending are kept. Each group of separators, quotes and control characters becomes
+    one hyphen. Returns `default`, which must be safe itself, when no character is left.
     """
     safe = UNSAFE.sub("-", unicodedata.normalize("NFC", name.encode("utf-8", "ignore").decode()))
     safe = re.sub(r"\s+", " ", re.sub(r"\.{2,}", ".", safe)).strip(" .-")
@@ -38,22 +38,25 @@ def safe_file_name(name: str, default: str) -> str:
     if not dot or len(ending) > MAX_ENDING_LENGTH:
         stem, ending = safe, ""
     suffix = f".{ending}" if ending else ""
-    room = MAX_NAME_BYTES - len(suffix.encode())
-    stem = stem.encode()[:room].decode("utf-8", "ignore").strip(" .-")
+    max_stem_bytes = MAX_NAME_BYTES - len(suffix.encode())
+    stem = stem.encode()[:max_stem_bytes].decode("utf-8", "ignore").strip(" .-")
     return f"{stem}{suffix}" if stem else default
 
 
 def safe_file_name_of_type(name: str, ending: str, default: str) -> str:
-    """`name` made safe, with `ending` (such as ".csv") once: added unless it is there, in capitals or not."""
+    """Returns `name` made safe and with `ending` (such as ".csv") exactly once, whether it was typed or not.
+
+    A typed ending is recognized in upper and lower case.
+    """
     stem = name[: -len(ending)] if name.lower().endswith(ending) else name
     return f"{safe_file_name(stem, default)}{ending}"
 
 
 def content_disposition(name: str) -> str:
-    """The Content-Disposition header of a download called `name`, which `safe_file_name` made.
+    """Returns the Content-Disposition header of a download. `name` comes from `safe_file_name`.
 
-    https://www.rfc-editor.org/rfc/rfc6266 : a name of plain characters is quoted; any other is given exactly, as
-    RFC 8187 has it, behind a plain one for programs that do not know that.
+    A name of plain characters is quoted. Any other name is given twice: with plain characters, for programs that do
+    not know RFC 8187, and then exactly, encoded as in RFC 8187. See https://www.rfc-editor.org/rfc/rfc6266 .
     """
     plain = NOT_PLAIN.sub("_", name)
     exact = "" if plain == name else f"; filename*=UTF-8''{quote(name, safe=ATTRIBUTE_CHARACTERS)}"

@@ -21,11 +21,12 @@ import flask
 import functions_framework
 import msgspec
 from sqlalchemy import exc
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, RequestRedirect, Rule
 
 from shared import access, logs
-from shared.clients.databases import does_not_answer
+from shared.clients.databases import is_unavailable
 from shared.delivery import Function, Trigger
 from shared.errors import Unavailable
 from shared.problems import Problem, not_found
@@ -33,6 +34,9 @@ from shared.problems import Problem, not_found
 log = logging.getLogger(__name__)
 
 FIELD_IN_SENTENCE = re.compile(r"(?:missing required|unknown) field `([^`]+)`")
+PATH_VARIABLE = re.compile(r"<(?:(\w+)(?:\(.*?\))?:)?(\w+)>")
+# The types that werkzeug's converters make of a path variable.
+CONVERTED: dict[str, type] = {"": str, "string": str, "any": str, "path": str, "int": int, "float": float, "uuid": UUID}
 MAX_BODY_BYTES = 1_000_000  # a request with thousands of filters is a tenth of it
 
 
@@ -61,11 +65,23 @@ class Route:
     def parameters(self) -> dict[str, Any]:
         """The operation's parameters by name, with their types."""
         types = typing.get_type_hints(self.operation)
-        return {name: types[name] for name in inspect.signature(self.operation).parameters}
+        return {name: types.get(name) for name in inspect.signature(self.operation).parameters}
+
+    @cached_property
+    def path_variables(self) -> dict[str, type]:
+        """The variables in the path by name, with their types."""
+        return {name: CONVERTED[converter] for converter, name in PATH_VARIABLE.findall(self.path)}
+
+    @cached_property
+    def body_decoder(self) -> msgspec.json.Decoder[Any]:
+        """Decodes a JSON body into the struct that the operation takes."""
+        return msgspec.json.Decoder(self.parameters["body"])
 
 
 def http_function(name: str, routes: tuple[Route, ...]) -> Function:
-    """Makes `routes` a function called `name`."""
+    """Makes `routes` a function called `name`. Raises TypeError for a route whose operation cannot be called."""
+    for route in routes:
+        check(route)
     paths = Map([Rule(r.path, methods=[r.method], endpoint=r) for r in routes], strict_slashes=False)
 
     def handle(request: flask.Request) -> flask.Response:
@@ -77,6 +93,36 @@ def http_function(name: str, routes: tuple[Route, ...]) -> Function:
     function: Any = functions_framework.http(handle)
     function.trigger, function.routes = Trigger("http"), routes
     return cast("Function", function)
+
+
+def check(route: Route) -> None:
+    """Raises TypeError if the operation asks for a parameter that the route does not have, or for another type of it.
+
+    Called when a function is made: a mistake stops the deployment instead of every request.
+    """
+    operation = f"{route.method} {route.path}: {route.operation.__name__}"
+    if not route.public and "webshop_uuid" not in route.path_variables:
+        raise TypeError(f"{operation} has no webshop_uuid in its path; a route that is not public needs it.")
+    types = route.path_variables | {"headers": Headers} | ({} if route.public else {"user_uuid": UUID})
+    for name, found in route.parameters.items():
+        if name in types:
+            fits, allowed = found is types[name], types[name].__name__
+        elif name == "query":
+            fits, allowed = is_struct(found), "a struct"
+        elif name == "body":
+            fits, allowed = is_struct(found) or found is bytes, "a struct or bytes"
+        else:
+            raise TypeError(f"{operation} asks for {name!r}; the route has {', '.join(types)}, query and body.")
+        if not fits:
+            raise TypeError(f"{operation} asks for {name!r} as {found!r}; it must be {allowed}.")
+
+
+def is_struct(found: Any) -> bool:
+    """Whether a type is a struct that msgspec can decode. Raises TypeError if msgspec does not know a field's type."""
+    if not (isinstance(found, type) and issubclass(found, msgspec.Struct)):
+        return False
+    msgspec.json.Decoder(found)  # resolves the struct's types now instead of at the first request
+    return True
 
 
 def answered(paths: Map, request: flask.Request) -> flask.Response:
@@ -94,7 +140,7 @@ def answered(paths: Map, request: flask.Request) -> flask.Response:
 def failure(error: Exception, reference: str) -> Problem:
     """503 where a system that we depend on is away, 500 where the fault is ours; the reference stands in the log."""
     away = isinstance(error, (Unavailable, exc.TimeoutError))
-    if away or (isinstance(error, exc.DBAPIError) and does_not_answer(error)):
+    if away or (isinstance(error, exc.DBAPIError) and is_unavailable(error)):
         detail = f"A system that we depend on does not answer. Try again in a moment. Reference: {reference}"
         return Problem(503, "unavailable", detail, headers={"Retry-After": "5"})
     return Problem(500, "unexpected", f"Something went wrong on our side. Tell us this reference: {reference}")
@@ -111,7 +157,7 @@ def performed(paths: Map, request: flask.Request) -> flask.Response:
     if "query" in wanted:
         given["query"] = converted(lambda: msgspec.convert(request.args.to_dict(), wanted["query"], strict=False))
     if "body" in wanted:
-        given["body"] = decoded(request, wanted["body"])
+        given["body"] = decoded(request, route)
     result = route.operation(**{name: given[name] for name in wanted})
     answer = result if isinstance(result, Answer) else Answer(result, route.status)
     return response(answer)
@@ -140,8 +186,9 @@ def check_access(route: Route, user_uuid: UUID, webshop_uuid: UUID) -> None:
         raise Problem(403, "feature-off", f"This webshop has not booked {name}. Ask the owner to add it to the plan.")
 
 
-def decoded(request: flask.Request, body_type: Any) -> Any:
-    """The request's body as a struct. Raises Problem 400 (no JSON), 413 (too large) or 422 (not allowed)."""
+def decoded(request: flask.Request, route: Route) -> Any:
+    """The body as the operation takes it. Raises Problem 400 (not JSON), 413 (too large) or 422 (not allowed)."""
+    body_type = route.parameters["body"]
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise Problem(413, "too-large", f"The body may have {MAX_BODY_BYTES:,} bytes.")
     data = request.get_data() if body_type is bytes else request.get_data() or b"{}"
@@ -149,7 +196,7 @@ def decoded(request: flask.Request, body_type: Any) -> Any:
         raise Problem(413, "too-large", f"The body may have {MAX_BODY_BYTES:,} bytes.")
     if body_type is bytes:
         return data
-    return converted(lambda: msgspec.json.decode(data, type=body_type))
+    return converted(lambda: route.body_decoder.decode(data))
 
 
 def converted(convert: Callable[[], Any]) -> Any:

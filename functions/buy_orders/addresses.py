@@ -1,4 +1,4 @@
-"""Mail addresses and names, as they may stand in the headers of a mail."""
+"""Email addresses and names in the form that the headers of an email allow."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from shared.problems import refused
 
 MAX_CC = 10  # a buy order goes to a supplier, not to a list
 MAX_ADDRESS_LENGTH = 254  # https://www.rfc-editor.org/errata/eid1690
-MAX_NAME_LENGTH = 150  # longer ones are cut: mail programs show a third of it
+MAX_NAME_LENGTH = 150  # longer ones are cut: email programs show a third of it
 
-# What the mail service takes: ASCII before the @, a domain with a dot behind it. No quoted local parts: nobody has one.
+# What the email service accepts: ASCII before the @, a domain with a dot after it. Quoted local parts are not in use.
 LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 DOMAIN = re.compile(r"([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z0-9-]{2,63}")
 
 
 def checked_address(text: str, at: str) -> str:
-    """`text` as one mail address, its domain in ASCII. Raises Problem 422 naming the field `at`."""
+    """`text` as one email address, its domain in ASCII. Raises Problem 422 naming the field `at`."""
     local_part, _, domain = text.strip(" ").rpartition("@")
     try:
         domain = domain.encode("idna").decode()
@@ -24,18 +24,18 @@ def checked_address(text: str, at: str) -> str:
         domain = ""
     address = f"{local_part}@{domain}"
     if not (LOCAL_PART.fullmatch(local_part) and DOMAIN.fullmatch(domain) and len(address) <= MAX_ADDRESS_LENGTH):
-        sentence = f'"{one_line(text)}" is not a mail address. Write one address, such as orders@supplier.example.'
+        sentence = f'"{one_line(text)}" is not an email address. Write one address, such as orders@supplier.example.'
         raise refused(at, sentence)
     return address
 
 
 def checked_copies(copies: tuple[str, ...], recipient: str) -> tuple[str, ...]:
-    """The addresses that get a copy, each once, without the recipient: the mail service takes no address twice.
+    """The addresses that get a copy, each once, without the recipient: the email service refuses repeated addresses.
 
-    Raises Problem 422 naming the one at fault.
+    Raises Problem 422 naming the invalid one.
     """
     if len(copies) > MAX_CC:
-        raise refused("cc", f"A mail may go to {MAX_CC} further addresses. These are {len(copies)}.")
+        raise refused("cc", f"An email may have {MAX_CC} addresses in copy. This one has {len(copies)}.")
     once = {recipient.lower(): recipient}
     for position, copy in enumerate(copies):
         address = checked_address(copy, f"cc[{position}]")
@@ -44,6 +44,6 @@ def checked_copies(copies: tuple[str, ...], recipient: str) -> tuple[str, ...]:
 
 
 def one_line(text: str) -> str:
-    """`text` as part of a header: no line break, no control character, and no mark that turns the text around."""
+    """`text` as part of a header: without line breaks, control characters and marks that change the text direction."""
     visible = "".join(character if character.isprintable() else " " for character in text)
     return " ".join(visible.split())[:MAX_NAME_LENGTH]

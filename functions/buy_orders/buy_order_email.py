@@ -1,9 +1,8 @@
-"""buy_order_email: mails a buy order to its supplier, as CSV, XLSX and PDF.
+"""buy_order_email: emails a buy order to its supplier, as CSV, XLSX and PDF.
 
-It holds the send's lease while it works. A delivery that meets a live lease, or a mail that was handed over, has
-nothing to do; if the holder died before it handed the mail over, sweep sends the message again.
-
-The files come out of one snapshot; one email is handed over at most once.
+The files come out of one snapshot, and the email is sent at most once. A message whose delivery another worker holds,
+or whose email was sent, leaves nothing to do; if a worker dies before it sends the email, sweep sends the message
+again.
 """
 
 from __future__ import annotations
@@ -13,12 +12,23 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine
 
-from functions.buy_orders import email_content, files, jobs, orders
+from functions.buy_orders import email_content, files, orders
 from functions.buy_orders.addresses import one_line
-from functions.exports.export_render import identifiers_of
+from functions.buy_orders.jobs import (
+    DELIVERIES,
+    DeliveryClaim,
+    claim_delivery,
+    fail_delivery,
+    insert_delivery,
+    mark_files_ready,
+    mark_sending,
+    mark_sent,
+    mark_uncertain,
+    postpone,
+)
+from functions.exports.identifiers import find_identifiers
 from functions.exports.queries import begin_snapshot
 from shared import clients
 from shared.clients.mailer import Mail, MailDeferred, MailRejected, MailStatusUnknown
@@ -27,140 +37,140 @@ from shared.errors import NothingToDo, PermanentError
 from shared.messages import BuyOrderEmail
 from shared.problems import Problem
 
-if TYPE_CHECKING:
-    from functions.buy_orders.jobs import Claim
+if TYPE_CHECKING:  # loaded at run time by the function that makes the clients
     from shared.clients.bucket import Storage
     from shared.clients.mailer import Mailer
 
-
 log = logging.getLogger(__name__)
 
-# Where the mail service does not say when to come back: after 1, 2, 4, 8 minutes.
-FIRST_WAIT_SECONDS = 30
+# Where the email service does not say when to try again: after 1, 2, 4, 8 minutes.
+FIRST_POSTPONEMENT_SECONDS = 30
 
 
 @kafka_function(BuyOrderEmail)
-def buy_order_email(wanted: BuyOrderEmail) -> None:
-    """Called for `webshop.buy-order.email`."""
-    mail_service = clients.mail_service()
-    with clients.service_database().begin() as service:
-        jobs.add(service, wanted, wanted.recipient)  # of another service: there is no record of it yet
-        held = jobs.claim(service, wanted)
-    Attempt(clients.service_database(), clients.product_database(), clients.storage(), mail_service).make(held)
+def buy_order_email(message: BuyOrderEmail) -> None:
+    """Handles `webshop.buy-order.email`."""
+    service_db, email_service = clients.service_database(), clients.mail_service()
+    with service_db.begin() as conn:
+        insert_delivery(conn, message, message.recipient)  # another service's message comes before the row
+        claim = claim_delivery(conn, message)
+    EmailSender(claim, service_db, clients.product_database(), clients.storage(), email_service).run()
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """What an attempt needs of the outside."""
+class EmailSender:
+    """One attempt at a claimed email delivery."""
 
-    service: Engine
-    product: Engine
+    claim: DeliveryClaim
+    service_db: Engine
+    product_db: Engine
     storage: Storage
-    mailer: Mailer
+    email_service: Mailer
 
-    def make(self, held: Claim) -> None:
-        """Makes the files and hands the mail over.
+    def run(self) -> None:
+        """Makes the files and sends the email.
 
-        Until SENDING is committed, whatever fails lets the next attempt in after a while, and is raised. After that
-        nothing is tried again unless the mail service says that it does not have the mail. Raises NothingToDo when the
-        attempt is over, PermanentError, with a sentence for the merchant, when no attempt can succeed.
+        Until SENDING is committed, a failure lets the next attempt start after a while, and is raised. After that,
+        nothing is tried again unless the email service says that it did not accept the email. Raises NothingToDo when
+        the lease was lost, and PermanentError, with a sentence for the merchant, when no attempt can succeed.
         """
         try:
-            mail = self.prepared(held)
-            with self.service.begin() as service:
-                jobs.sending(service, held)
+            email = self.render_email()
+            self.store_files(email)
+            with self.service_db.begin() as conn:
+                mark_sending(conn, self.claim)
         except NothingToDo:
             raise
         except (PermanentError, Problem) as error:
-            sentence = error.detail if isinstance(error, Problem) else str(error)
-            self.fail(held, sentence)
-            raise PermanentError(sentence) from error
+            reason = error.detail if isinstance(error, Problem) else str(error)
+            with self.service_db.begin() as conn:
+                fail_delivery(conn, self.claim, reason)
+            raise PermanentError(reason) from error
         except Exception:
             reference = uuid.uuid4()
-            log.exception("Attempt %s at send %s failed, reference %s", held.attempts, held.uuid, reference)
-            self.back_off(held, f"Something went wrong on our side. Reference: {reference}")
+            log.exception(
+                "Attempt %s at delivery %s failed, reference %s", self.claim.attempts, self.claim.uuid, reference
+            )
+            reason = f"Something went wrong on our side. Reference: {reference}"
+            DELIVERIES.back_off_if_possible(self.service_db, self.claim, reason=reason)
             raise
-        self.hand_over(held, mail)
+        self.send(email)
 
-    def prepared(self, held: Claim) -> Mail:
-        """The mail of the order as it is now, its files stored and attached to the send."""
-        mail = self.written(held)
-        uris = []
-        for file in mail.files:
-            self.renew(held)
-            with self.storage.writing(held.path(file.name), file.content_type) as sink:
-                sink.write(file.content)
-            uris.append(self.storage.uri(held.path(file.name)))
-        with self.service.begin() as service:
-            jobs.files_ready(service, held, mail.recipient, uris)
-        return mail
-
-    def written(self, held: Claim) -> Mail:
-        """The mail, everything in it read in one snapshot."""
-        wanted = held.wanted
-        with self.service.connect() as service:
-            identifiers = identifiers_of(service, held.webshop_uuid)
-        with self.product.connect() as product:
+    def render_email(self) -> Mail:
+        """The email of the order as it is now, with its files, all read in one snapshot."""
+        with self.service_db.connect() as conn:
+            identifiers = find_identifiers(conn, self.claim.webshop_uuid)
+        with self.product_db.connect() as conn:
             try:
-                begin_snapshot(product)
-                order = orders.find(product, held.webshop_uuid, wanted.buy_order_uuid)
-                addressees = orders.addressees(order, wanted.recipient, wanted.cc)
-                words = email_content.write(order, wanted.message, wanted.language)
-                of_order = (held.webshop_uuid, wanted.buy_order_uuid, order.number)
-                made = files.make(product, *of_order, identifiers=identifiers, progress=lambda _rows: self.renew(held))
+                begin_snapshot(conn)
+                return self.render_from_snapshot(conn, identifiers)
             except BaseException:
-                product.invalidate()
+                conn.invalidate()
                 raise
+
+    def render_from_snapshot(self, conn: Connection, identifiers: tuple[str, ...]) -> Mail:
+        """See render_email."""
+        message, webshop_uuid = self.claim.message, self.claim.webshop_uuid
+        order = orders.find_order(conn, webshop_uuid, message.buy_order_uuid)
+        addressees = orders.find_addressees(order, message.recipient, message.cc)
+        content = email_content.render_content(order, message.message, message.language)
+        attachments = files.render_files(
+            conn,
+            webshop_uuid,
+            message.buy_order_uuid,
+            order.number,
+            identifiers=identifiers,
+            progress=lambda _rows: self.renew_lease(),
+        )
         return Mail(
-            reference=str(held.uuid),
+            reference=str(self.claim.uuid),
             sender_name=one_line(order.webshop_name),
             reply_to=addressees.reply_to,
             recipient=addressees.recipient,
-            recipient_name=one_line(order.supplier_name) if wanted.recipient is None else "",
+            recipient_name=one_line(order.supplier_name) if message.recipient is None else "",
             cc=addressees.cc,
-            subject=words.subject,
-            text=words.text,
-            html=words.html,
-            files=made,
+            subject=content.subject,
+            text=content.text,
+            html=content.html,
+            files=attachments,
         )
 
-    def hand_over(self, held: Claim, mail: Mail) -> None:
-        """Hands the mail over, once, and writes what came of it. Raises PermanentError when it was refused for good."""
+    def store_files(self, email: Mail) -> None:
+        """Stores the email's files and attaches them to the delivery."""
+        uris = []
+        for file in email.files:
+            self.renew_lease()
+            path = self.claim.file_path(file.name)
+            with self.storage.writing(path, file.content_type) as sink:
+                sink.write(file.content)
+            uris.append(self.storage.uri(path))
+        with self.service_db.begin() as conn:
+            mark_files_ready(conn, self.claim, email.recipient, uris)
+
+    def send(self, email: Mail) -> None:
+        """Sends the email, once, and records the outcome. Raises PermanentError when the email was rejected."""
         try:
-            message_id = self.mailer.send(mail)
-        except MailDeferred as busy:
-            seconds = busy.retry_after_seconds
+            message_id = self.email_service.send(email)
+        except MailDeferred as deferral:
+            seconds = deferral.retry_after_seconds
             if seconds is None:
-                seconds = FIRST_WAIT_SECONDS * 2**held.attempts
-            log.warning("%s Send %s is tried again in %s s", busy, held.uuid, seconds)
-            with self.service.begin() as service:
-                jobs.postpone(service, held, str(busy), seconds)
-        except MailRejected as refusal:
-            with self.service.begin() as service:
-                jobs.fail(service, held, str(refusal))
-            raise PermanentError(str(refusal)) from refusal
-        except MailStatusUnknown as silence:
-            log.exception("Send %s is UNCERTAIN", held.uuid)
-            with self.service.begin() as service:
-                jobs.uncertain(service, held, str(silence))
+                seconds = FIRST_POSTPONEMENT_SECONDS * 2**self.claim.attempts
+            log.warning("%s Delivery %s is tried again in %s s", deferral, self.claim.uuid, seconds)
+            with self.service_db.begin() as conn:
+                postpone(conn, self.claim, str(deferral), seconds)
+        except MailRejected as rejection:
+            with self.service_db.begin() as conn:
+                fail_delivery(conn, self.claim, str(rejection))
+            raise PermanentError(str(rejection)) from rejection
+        except MailStatusUnknown as error:
+            log.exception("Delivery %s is UNCERTAIN", self.claim.uuid)
+            with self.service_db.begin() as conn:
+                mark_uncertain(conn, self.claim, str(error))
         else:
-            with self.service.begin() as service:
-                jobs.sent(service, held, message_id)
+            with self.service_db.begin() as conn:
+                mark_sent(conn, self.claim, message_id)
 
-    def renew(self, held: Claim) -> None:
-        """Raises NothingToDo when the claim is somebody else's, or over."""
-        with self.service.begin() as service:
-            jobs.renew(service, held)
-
-    def fail(self, held: Claim, sentence: str) -> None:
-        """Ends the send. Raises NothingToDo when it was over already."""
-        with self.service.begin() as service:
-            jobs.fail(service, held, sentence)
-
-    def back_off(self, held: Claim, reason: str) -> None:
-        """Shortens the lease. Where that cannot be written, it just runs out."""
-        try:
-            with self.service.begin() as service:
-                jobs.back_off(service, held, reason)
-        except (NothingToDo, SQLAlchemyError):
-            log.warning("The lease of send %s could not be shortened; it runs out", held.uuid, exc_info=True)
+    def renew_lease(self) -> None:
+        """Raises NothingToDo when the lease was lost."""
+        with self.service_db.begin() as conn:
+            DELIVERIES.renew(conn, self.claim)

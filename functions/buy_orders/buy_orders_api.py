@@ -1,45 +1,51 @@
-"""buy_orders_api: asks for the mail of a buy order, shows what became of it, and keeps how orders are exported."""
+"""buy_orders_api: requests the email of a buy order, lists its deliveries, and keeps the export settings."""
 
 from uuid import UUID
 
 from werkzeug.datastructures import Headers
 
 from functions.buy_orders import operations
-from functions.buy_orders.operations import EmailBuyOrder, ExportSettings, Mailing, SendPage, SendQuery
+from functions.buy_orders.operations import (
+    DeliveryPage,
+    EmailBuyOrder,
+    EmailOperations,
+    ExportSettings,
+)
 from shared import clients
 from shared.http_api import Answer, Route, http_function
+from shared.pagination import PageQuery
 
 
-def mailing() -> Mailing:
+def email_operations() -> EmailOperations:
     """The operations, over this process's clients."""
-    return Mailing(clients.service_database(), clients.product_database(), clients.kafka())
+    return EmailOperations(clients.service_database(), clients.product_database(), clients.kafka())
 
 
 def email_buy_order(
     webshop_uuid: UUID, user_uuid: UUID, buy_order_uuid: UUID, body: EmailBuyOrder, headers: Headers
 ) -> Answer:
-    """Has the order mailed; the list of its mails tells when it was."""
+    """Requests the email of an order. The list of the order's emails shows its progress."""
     key = headers.get("Idempotency-Key")
-    send = mailing().request(webshop_uuid, user_uuid, buy_order_uuid, body, key)
+    delivery = email_operations().request_email(webshop_uuid, user_uuid, buy_order_uuid, body, key)
     emails = f"/webshops/{webshop_uuid}/buy-orders/{buy_order_uuid}/emails"
-    return Answer(send, 202, headers={"Location": emails})
+    return Answer(delivery, 202, headers={"Location": emails})
 
 
-def list_emails(webshop_uuid: UUID, buy_order_uuid: UUID, query: SendQuery) -> SendPage:
-    """Every mail of the order, newest first, each with what the mail service told of it."""
-    return mailing().find_all(webshop_uuid, buy_order_uuid, query)
+def list_emails(webshop_uuid: UUID, buy_order_uuid: UUID, query: PageQuery) -> DeliveryPage:
+    """The email deliveries of the order, newest first, each with the events of the email service."""
+    return email_operations().list_emails(webshop_uuid, buy_order_uuid, query)
 
 
 def find_settings(webshop_uuid: UUID) -> ExportSettings:
-    """Which codes name the products of the webshop's buy orders."""
-    with clients.service_database().connect() as service:
-        return operations.find_settings(service, webshop_uuid)
+    """The identifiers by which the webshop's buy orders name their products."""
+    with clients.service_database().connect() as conn:
+        return operations.find_settings(conn, webshop_uuid)
 
 
 def save_settings(webshop_uuid: UUID, body: ExportSettings) -> ExportSettings:
-    """Chooses the codes; the answer has them in the order of their columns."""
-    with clients.service_database().begin() as service:
-        return operations.save_settings(service, webshop_uuid, body)
+    """Chooses the identifiers. The response has them in the order of their columns."""
+    with clients.service_database().begin() as conn:
+        return operations.save_settings(conn, webshop_uuid, body)
 
 
 ORDER = "/webshops/<uuid:webshop_uuid>/buy-orders/<uuid:buy_order_uuid>"

@@ -1,4 +1,4 @@
-"""What the mail says: a template a language, filled in."""
+"""The text of an email: one template per language."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_MESSAGE_LENGTH = 5_000  # characters: two pages
 
 @dataclass(frozen=True)
 class EmailContent:
-    """A mail's words."""
+    """The subject and the two bodies of an email."""
 
     subject: str  # one line
     text: str
@@ -30,21 +30,25 @@ class EmailContent:
 
 
 def languages() -> list[str]:
-    """The languages that there is a template for, by their codes."""
+    """The codes of the languages that have a template."""
     return sorted(path.name.removesuffix(ENDING) for path in TEMPLATES.glob(f"*{ENDING}"))
 
 
-def check(message: str, language: str) -> None:
-    """Raises Problem 422 for a message that is too long, or a language that there is no template for."""
+def check_options(message: str, language: str) -> None:
+    """Raises Problem 422 for a message that is too long, or a language that has no template."""
     if len(message) > MAX_MESSAGE_LENGTH:
-        raise refused("message", f"A message may have {MAX_MESSAGE_LENGTH:,} characters. This has {len(message):,}.")
+        raise refused(
+            "message", f"A message may have {MAX_MESSAGE_LENGTH:,} characters. This one has {len(message):,}."
+        )
     if language not in languages():
-        raise refused("language", f'There is no mail in "{one_line(language)}". Known: {", ".join(languages())}.')
+        raise refused(
+            "language", f'There is no email template in "{one_line(language)}". Known: {", ".join(languages())}.'
+        )
 
 
-def write(order: Order, message: str, language: str) -> EmailContent:
-    """The letter that goes with `order`. Raises Problem 422 as `check` does."""
-    check(message, language)
+def render_content(order: Order, message: str, language: str) -> EmailContent:
+    """The content of the email for `order`. Raises Problem 422 as `check_options` does."""
+    check_options(message, language)
     values = {"order": order, "message": message.strip(), "total": f"{order.total:,.2f}"}
 
     def block(name: str, *, escaped: bool) -> str:
@@ -60,7 +64,7 @@ def write(order: Order, message: str, language: str) -> EmailContent:
 
 @cache
 def environment(*, escaped: bool) -> Environment:
-    """Where templates are read from; `escaped` makes every value safe in HTML, whoever wrote the template."""
+    """Reads templates; `escaped` makes every value safe in HTML."""
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=escaped,  # noqa: S701  # off for the plain text alone

@@ -1,6 +1,6 @@
-"""email_events: takes the mail service's signed event webhook: delivered, bounced, dropped, deferred.
+"""email_events: receives the email service's signed event webhook: delivered, bounced, dropped, deferred.
 
-An event that comes again changes nothing. Whatever it tells, it proves that the mail service has the mail.
+A duplicate event changes nothing. Any event of an email proves that the email service accepted it.
 https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event
 """
 
@@ -23,124 +23,132 @@ from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from werkzeug.datastructures import Headers
 
-from functions.buy_orders import jobs
+from functions.buy_orders.jobs import DELIVERIES, orphaned_files
 from functions.buy_orders.states import Status
 from shared import clients
 from shared.http_api import Route, http_function
+from shared.leases import now
 from shared.problems import Problem
 from shared.settings import settings
-from shared.tables.service import buy_order_send_events, buy_order_sends
+from shared.tables.service import buy_order_send_events as delivery_events
+from shared.tables.service import buy_order_sends as deliveries
 
 SIGNATURE_HEADER = "X-Twilio-Email-Event-Webhook-Signature"
 TIMESTAMP_HEADER = "X-Twilio-Email-Event-Webhook-Timestamp"
 
-# A body that was caught on its way is of no use for longer; the clocks of two systems differ by less.
+# A recorded request cannot be replayed for longer; the clocks of two systems differ by less.
 MAX_AGE_SECONDS = 300
-LAST_SECOND = 253_402_300_799  # of the year 9999, where Python's time ends
-NAMES = {"bounce": "bounced"}  # the others are called as their service calls them
+LAST_SECOND = 253_402_300_799  # of the year 9999, the last that Python's datetime holds
+NAMES = {"bounce": "bounced"}  # other events keep the service's name
 
 log = logging.getLogger(__name__)
 
 
 def receive_events(body: bytes, headers: Headers) -> None:
-    """Keeps the events of our mails."""
-    signed = (headers.get(SIGNATURE_HEADER, ""), headers.get(TIMESTAMP_HEADER, ""), body)
-    verify(settings().sendgrid_webhook_public_key, *signed, datetime.now(UTC))
+    """Stores the events of our emails."""
+    signature, timestamp = headers.get(SIGNATURE_HEADER, ""), headers.get(TIMESTAMP_HEADER, "")
+    verify_signature(settings().sendgrid_webhook_public_key, signature, timestamp, body, datetime.now(UTC))
     try:
-        told = read(body)
+        events = decode_events(body)
     except msgspec.DecodeError as error:
-        raise Problem(400, "malformed", f"The body is no list of events: {error}.") from error
-    with clients.service_database().begin() as service:
-        record(service, told)
+        raise Problem(400, "malformed", f"The body is not a list of events: {error}.") from error
+    with clients.service_database().begin() as conn:
+        store_events(conn, events)
 
 
-# Public: the signature is what tells who is calling.
+# Public: the signature identifies the caller.
 ROUTES = (Route("POST", "/email-events", receive_events, status=204, public=True),)
 
 email_events = http_function("email_events", ROUTES)
 
 
 class SendGridEvent(msgspec.Struct, frozen=True):
-    """One event as it comes, as far as it is used."""
+    """One event of the webhook, as far as it is used."""
 
     event: str
-    sg_event_id: str  # the same when the event comes again
-    timestamp: Annotated[int, msgspec.Meta(ge=0, le=LAST_SECOND)]  # since 1970
-    send_uuid: str = ""  # the custom argument of our mails; other mails of the same account have none
+    sg_event_id: str  # the same when the event is sent again
+    timestamp: Annotated[int, msgspec.Meta(ge=0, le=LAST_SECOND)]  # seconds since 1970
+    send_uuid: str = ""  # the custom argument of our emails; other emails of the same account have none
     email: str = ""
     reason: str | None = None  # of a bounce or a drop
-    response: str | None = None  # of the other mail server, to a delivery or a deferral
+    response: str | None = None  # of the recipient's email server, to a delivery or a deferral
 
 
-def verify(public_key: str, signature: str, timestamp: str, body: bytes, now: datetime) -> None:
-    """Raises Problem 401 unless the mail service signed `body` at `timestamp`, and did so just now.
+def verify_signature(public_key: str, signature: str, timestamp: str, body: bytes, received_at: datetime) -> None:
+    """Raises Problem 401 unless the email service signed `body` at `timestamp`, within MAX_AGE_SECONDS.
 
-    Raises ValueError when `public_key` is no key in SendGrid's form.
+    `timestamp` is the header's text, in seconds since 1970. Raises ValueError when `public_key` is not a key in
+    SendGrid's form.
     """
     if not public_key:
-        raise ValueError("Set SENDGRID_WEBHOOK_PUBLIC_KEY to take the mail service's events.")
+        raise ValueError("Set SENDGRID_WEBHOOK_PUBLIC_KEY to receive the email service's events.")
     key = load_der_public_key(base64.b64decode(public_key))
     if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise ValueError("SENDGRID_WEBHOOK_PUBLIC_KEY is no elliptic curve key.")
+        raise ValueError("SENDGRID_WEBHOOK_PUBLIC_KEY is not an elliptic curve key.")
     try:
         key.verify(base64.b64decode(signature, validate=True), timestamp.encode() + body, ec.ECDSA(hashes.SHA256()))
-        age = abs(now.timestamp() - int(timestamp))
+        age_seconds = abs(received_at.timestamp() - int(timestamp))
     except (InvalidSignature, binascii.Error, ValueError) as error:
-        raise Problem(401, "unauthorized", "These events are not signed by the mail service.") from error
-    if age > MAX_AGE_SECONDS:
-        sentence = f"These events were signed {age:.0f} s ago. Allowed are {MAX_AGE_SECONDS}: sign them again."
-        raise Problem(401, "unauthorized", sentence)
+        raise Problem(401, "unauthorized", "These events are not signed by the email service.") from error
+    if age_seconds > MAX_AGE_SECONDS:
+        detail = f"These events were signed {age_seconds:.0f} s ago. Allowed are {MAX_AGE_SECONDS}: sign them again."
+        raise Problem(401, "unauthorized", detail)
 
 
-def read(body: bytes) -> list[SendGridEvent]:
-    """The events of our mails in `body`; what is no such event is left out. Raises msgspec.DecodeError."""
+def decode_events(body: bytes) -> list[SendGridEvent]:
+    """The events of our emails in `body`. Items that are not such events are skipped. Raises msgspec.DecodeError."""
     events = []
-    for raw in msgspec.json.decode(body.replace(rb"\u0000", b""), type=list[msgspec.Raw]):
+    for item in msgspec.json.decode(body.replace(rb"\u0000", b""), type=list[msgspec.Raw]):
         try:
-            event = msgspec.json.decode(raw, type=SendGridEvent)
+            event = msgspec.json.decode(item, type=SendGridEvent)
         except msgspec.ValidationError as error:
-            log.warning("Not an event of the mail service: %s", error)
+            log.warning("Not an event of the email service: %s", error)
             continue
-        if uuid_of(event):
+        if delivery_uuid(event):
             events.append(event)
     return events
 
 
-def uuid_of(event: SendGridEvent) -> UUID | None:
-    """The send that the event is about; None for a mail that is not ours."""
+def delivery_uuid(event: SendGridEvent) -> UUID | None:
+    """The delivery that the event is about; None for an email that is not ours."""
     try:
         return UUID(event.send_uuid)
     except ValueError:
         return None
 
 
-def record(service: Connection, events: Sequence[SendGridEvent]) -> None:
-    """Keeps each event once, and makes SENT of their sends: whatever it tells, the mail service has the mail.
+def store_events(conn: Connection, events: Sequence[SendGridEvent]) -> None:
+    """Stores each event once, and marks its delivery SENT: any event proves that the email was accepted.
 
-    Not of FAILED ones, of which it said itself that it refused them. Sends are locked first, in one order, so that
-    two deliveries at once cannot wait for each other.
+    A FAILED delivery stays FAILED: the email service itself rejected that email. Deliveries are locked first, in one
+    order, so that two requests at once cannot deadlock.
     """
-    table = buy_order_sends.c
-    asked = {uuid_of(event) for event in events}
-    locking = select(table.uuid).where(table.uuid.in_(asked)).order_by(table.uuid).with_for_update()
-    known = set(service.execute(locking).scalars())
-    new = {event.sg_event_id: event for event in events if uuid_of(event) in known}
-    if not new:
+    columns = deliveries.c
+    named = {delivery_uuid(event) for event in events}
+    locking = select(columns.uuid).where(columns.uuid.in_(named)).order_by(columns.uuid).with_for_update()
+    found = set(conn.execute(locking).scalars())
+    unique_events = {event.sg_event_id: event for event in events if delivery_uuid(event) in found}
+    if not unique_events:
         return
-    statement = insert(buy_order_send_events).values([values(event) for event in new.values()])
-    service.execute(statement.on_conflict_do_nothing())
-    proof = {**jobs.over(Status.SENT), "finished_at": func.coalesce(table.finished_at, jobs.now())}
-    statement_of_proof = update(buy_order_sends).where(
-        table.uuid.in_(known), table.status.not_in((Status.SENT, Status.FAILED))
-    )
-    service.execute(statement_of_proof.values(**proof, reason="", sent_at=jobs.now(), updated_at=jobs.now()))
+    statement = insert(delivery_events).values([event_row(event) for event in unique_events.values()])
+    conn.execute(statement.on_conflict_do_nothing())
+    sent = {
+        **DELIVERIES.final_values(Status.SENT),
+        **orphaned_files(),
+        "finished_at": func.coalesce(columns.finished_at, now()),
+        "reason": "",
+        "sent_at": now(),
+        "updated_at": now(),
+    }
+    unsettled = (columns.uuid.in_(found), columns.status.not_in((Status.SENT, Status.FAILED)))
+    conn.execute(update(deliveries).where(*unsettled).values(**sent))
 
 
-def values(event: SendGridEvent) -> dict[str, object]:
-    """The event's row."""
+def event_row(event: SendGridEvent) -> dict[str, object]:
+    """The event as a row."""
     return {
         "id": event.sg_event_id,
-        "send_uuid": uuid_of(event),
+        "send_uuid": delivery_uuid(event),
         "event": NAMES.get(event.event, event.event),
         "recipient": event.email,
         "reason": event.reason or event.response or "",

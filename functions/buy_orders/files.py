@@ -1,4 +1,4 @@
-"""The three files of a mail: one order, as it is at one moment, as CSV, XLSX and PDF."""
+"""The three files of an email: one order, as it is at one moment, as CSV, XLSX and PDF."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import re
 from typing import TYPE_CHECKING
 
-from functions.buy_orders.states import MAX_MAIL_BYTES
+from functions.buy_orders.states import MAX_EMAIL_BYTES
 from functions.exports.rendering import content_type, ending, render
 from functions.exports.requests import CreateExport
 from functions.exports.source import FileType
@@ -22,30 +22,31 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 SOURCE = "buy_orders"
-DEFAULT_NAME = "purchase-order"  # of an order whose number has nothing that could stand in a file's name
-NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]+")  # the mail service does not encode the names of attachments
+DEFAULT_NAME = "purchase-order"  # of an order whose number has no character that a file name may have
+NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]+")  # the email service does not encode the names of attachments
 
 
-class Bounded(io.BytesIO):
-    """A file in memory that may not outgrow a mail."""
+class BoundedFile(io.BytesIO):
+    """A file in memory of limited size."""
 
-    def __init__(self, room_bytes: int) -> None:
+    def __init__(self, max_bytes: int) -> None:
         super().__init__()
-        self._room_bytes = room_bytes
+        self._max_bytes = max_bytes
 
     def write(self, data: Buffer) -> int:
-        """Raises PermanentError where the mail has no room for it."""
+        """Raises PermanentError when the file grows over its limit."""
         written = super().write(data)
-        if self.tell() > self._room_bytes:
-            limit = f"{MAX_MAIL_BYTES // 1_000_000} MB"
-            raise PermanentError(
-                f"The files of this order come to more than {limit}, which no mail may have. Split it."
+        if self.tell() > self._max_bytes:
+            limit = f"{MAX_EMAIL_BYTES // 1_000_000} MB"
+            reason = (
+                f"The files of this order are together larger than {limit}, the limit of an email. Split the order."
             )
+            raise PermanentError(reason)
         return written
 
 
-def make(
-    product: Connection,
+def render_files(
+    conn: Connection,
     webshop_uuid: UUID,
     buy_order_uuid: UUID,
     number: str,
@@ -53,31 +54,31 @@ def make(
     identifiers: tuple[str, ...],
     progress: Callable[[int], None],
 ) -> tuple[File, ...]:
-    """The files of the order called `number`, all read in the transaction that `product` is in.
+    """The files of the order called `number`, all read in the transaction that `conn` is in.
 
-    `progress` is called about once a second; what it raises ends the work. Raises PermanentError when the files cannot
-    be mailed. After any exception the connection is to be thrown away.
+    `progress` is called about once a second; an exception from it ends the work. Raises PermanentError when the files
+    cannot be emailed. After any exception the connection must be thrown away.
     """
-    made: list[File] = []
+    files: list[File] = []
     rows = []
     for file_type in FileType:
         name = file_name(number, ending(file_type))
         request = CreateExport(SOURCE, name, file_type, parents={"buy_order_uuid": buy_order_uuid})
-        sink = Bounded(MAX_MAIL_BYTES - sum(len(file.content) for file in made))
-        rows.append(render(product, webshop_uuid, request, identifiers, sink, progress))
-        made.append(File(name, content_type(file_type).partition(";")[0], sink.getvalue()))
-    check(tuple(made), rows)
-    return tuple(made)
+        sink = BoundedFile(MAX_EMAIL_BYTES - sum(len(file.content) for file in files))
+        rows.append(render(conn, webshop_uuid, request, identifiers, sink, progress))
+        files.append(File(name, content_type(file_type).partition(";")[0], sink.getvalue()))
+    check_files(files, rows)
+    return tuple(files)
 
 
-def check(made: tuple[File, ...], rows: list[int]) -> None:
-    """Raises PermanentError unless these are three files that say the same, and each says something."""
-    if len(made) != len(FileType) or not all(file.content for file in made) or not all(rows):
+def check_files(files: list[File], rows: list[int]) -> None:
+    """Raises PermanentError unless these are three files with the same number of lines, none of them empty."""
+    if len(files) != len(FileType) or not all(file.content for file in files) or not all(rows):
         raise PermanentError("There is nothing to send: a file of this order would be empty.")
     if len(set(rows)) > 1:
-        raise PermanentError(f"The files of this order do not agree on its lines: {rows}. Tell us its number.")
+        raise PermanentError(f"The files of this order differ in their number of lines: {rows}. Contact support.")
 
 
 def file_name(number: str, file_ending: str) -> str:
-    """What the file of an order is called, in plain characters."""
+    """The name of an order's file, in plain characters."""
     return safe_file_name_of_type(NOT_PLAIN.sub("-", number), file_ending, DEFAULT_NAME)

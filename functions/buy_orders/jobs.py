@@ -1,238 +1,200 @@
-"""A send: the record of one mail, who works on it, and each change of it.
+"""An email delivery as a job: its row, its claim, and each change of it.
 
-The number of the attempt is the lease's token: it goes up at each claim, and every write of an attempt names it. From
-the moment SENDING is committed nobody can claim the send any more, so nobody hands the mail over a second time: it
-ends by the mail service's answer, by one of its events, or, when neither comes, UNCERTAIN.
+The number of the attempt is the fencing token. Once SENDING is committed no worker can claim the delivery any more, so
+no worker sends the email a second time: the delivery ends by the email service's response, by one of its events, or, if
+neither comes, as UNCERTAIN.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, text, update
+from sqlalchemy import Connection, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from functions.buy_orders.states import (
-    LEASE_SECONDS,
-    MAX_ATTEMPTS,
-    SENDING_LEASE_SECONDS,
-    UNFINISHED,
-    UNSENT,
-    Status,
+from functions.buy_orders.states import MAX_ATTEMPTS, SENDING_LEASE_SECONDS, UNFINISHED, UNSENT, Status
+from shared.leases import (
+    MAX_ROWS_PER_SWEEP,
+    ORPHANED_AFTER_SECONDS,
+    REQUEUE_AFTER_SECONDS,
+    LeasedTable,
+    now,
 )
-from shared.errors import NothingToDo
 from shared.messages import BuyOrderEmail
-from shared.tables.service import buy_order_sends as sends
+from shared.tables.service import buy_order_sends as deliveries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Sweep asks again after this: twice what a message takes through a busy Kafka.
-WAKE_AFTER_SECONDS = 10
-# Longer than a lease: an attempt renews its lease before it stores a file, so by then nobody's file appears any more.
-TIDY_AFTER_SECONDS = 2 * LEASE_SECONDS
-AT_ONCE = 500  # of a kind in one sweep; the next one goes on
+DELIVERIES = LeasedTable(
+    deliveries,
+    claimable=UNSENT,
+    unfinished=UNFINISHED,
+    max_attempts=MAX_ATTEMPTS,
+    on_write={"updated_at": now()},
+)
 
-UNKNOWN = (
-    "Whether the mail service took this mail is not known. If it did, it will say so and this send becomes SENT. Ask"
-    " the supplier before you send the order again."
+UNCERTAIN_REASON = (
+    "It is not known whether the email service accepted this email. If it did, its events will say so and this delivery"
+    " becomes SENT. Ask the supplier before you send the order again."
 )
 
 
-class Claim(msgspec.Struct, frozen=True):
-    """A send as it was when this claimant took it."""
+class DeliveryClaim(msgspec.Struct, frozen=True):
+    """An email delivery as it was when this worker claimed it."""
 
     uuid: UUID
     webshop_uuid: UUID
-    request: str  # shared.messages.BuyOrderEmail as JSON
-    attempts: int  # this one included: the token of everything it writes
+    request: str  # BuyOrderEmail as JSON
+    attempts: int  # this one included: the fencing token
 
     @property
-    def wanted(self) -> BuyOrderEmail:
-        """What was asked for."""
+    def attempts_so_far(self) -> int:
+        """See shared.leases.Claim."""
+        return self.attempts
+
+    @property
+    def message(self) -> BuyOrderEmail:
+        """The message that requested the delivery."""
         return BuyOrderEmail.decoded(self.request.encode())
 
-    def path(self, file_name: str) -> str:
-        """Where this attempt's file of that name lies: no two attempts ever write the same object."""
-        return f"{folder(self.webshop_uuid, self.uuid)}{self.attempts}/{file_name}"
+    def file_path(self, file_name: str) -> str:
+        """Where this attempt's file of that name is stored. Two attempts never write the same object."""
+        return f"{folder_path(self.webshop_uuid, self.uuid)}{self.attempts}/{file_name}"
 
 
-def folder(webshop_uuid: UUID, send_uuid: UUID) -> str:
-    """Where the files of all attempts at a send lie."""
-    return f"buy-orders/{webshop_uuid}/{send_uuid}/"
+def folder_path(webshop_uuid: UUID, delivery_uuid: UUID) -> str:
+    """Where the files of all attempts of a delivery are stored."""
+    return f"buy-orders/{webshop_uuid}/{delivery_uuid}/"
 
 
-def now(plus_seconds: int = 0) -> ColumnElement[datetime]:
-    """The database's clock: the only one that leases are measured by."""
-    return func.clock_timestamp() + timedelta(seconds=plus_seconds)
-
-
-def add(service: Connection, wanted: BuyOrderEmail, recipient: str | None, idempotency_key: str | None = None) -> bool:
-    """Adds a send that waits to be claimed; False when there is one of its uuid, or of its key, already."""
+def insert_delivery(
+    conn: Connection, message: BuyOrderEmail, recipient: str | None, idempotency_key: str | None = None
+) -> bool:
+    """Inserts a pending delivery. False: one with its uuid or its idempotency key exists."""
     statement = (
-        insert(sends)
+        insert(deliveries)
         .values(
-            uuid=wanted.send_uuid,
-            webshop_uuid=wanted.webshop_uuid,
-            buy_order_uuid=wanted.buy_order_uuid,
-            user_uuid=wanted.user_uuid,
-            request=wanted.encoded().decode(),
+            uuid=message.send_uuid,
+            webshop_uuid=message.webshop_uuid,
+            buy_order_uuid=message.buy_order_uuid,
+            user_uuid=message.user_uuid,
+            request=message.encoded().decode(),
             idempotency_key=idempotency_key,
             recipient=recipient,
             status=Status.PENDING,
-            wake_at=now(WAKE_AFTER_SECONDS),
+            wake_at=now(REQUEUE_AFTER_SECONDS),
         )
         .on_conflict_do_nothing()
     )
-    return service.execute(statement).rowcount == 1
+    return conn.execute(statement).rowcount == 1
 
 
-def claim(service: Connection, wanted: BuyOrderEmail) -> Claim:
-    """Takes the send for LEASE_SECONDS, to mail what its record asks for.
+def claim_delivery(conn: Connection, message: BuyOrderEmail) -> DeliveryClaim:
+    """Claims the delivery, to send the email that its row asks for.
 
-    Raises NothingToDo when there is nothing to take: the mail was, or may have been, handed over; it was tried often
-    enough; its time has not come; or somebody holds it. If that one dies, sweep brings the send back.
+    Raises NothingToDo when that is not possible: the email was or may have been sent, the delivery has had its
+    attempts, its time has not come, or another worker's lease has not ended.
     """
-    statement = (
-        update(sends)
-        .where(
-            sends.c.uuid == wanted.send_uuid,
-            sends.c.webshop_uuid == wanted.webshop_uuid,
-            sends.c.status.in_(UNSENT),
-            sends.c.attempts < MAX_ATTEMPTS,
-            func.coalesce(sends.c.lease_until, now()) <= now(),
-        )
-        .values(attempts=sends.c.attempts + 1, lease_until=now(LEASE_SECONDS), updated_at=now())
-        .returning(*(sends.c[field] for field in Claim.__struct_fields__))
-    )
-    row = service.execute(statement).one_or_none()
-    if row is None:
-        raise NothingToDo(f"send {wanted.send_uuid} is not to be claimed")
-    return msgspec.convert(row._mapping, Claim, from_attributes=True)
+    of_webshop = deliveries.c.webshop_uuid == message.webshop_uuid
+    columns = tuple(deliveries.c[name] for name in DeliveryClaim.__struct_fields__)
+    row = DELIVERIES.claim(conn, message.send_uuid, of_webshop, returning=columns)
+    return msgspec.convert(row, DeliveryClaim, from_attributes=True)
 
 
-def renew(service: Connection, held: Claim) -> None:
-    """Renews the lease. Raises NothingToDo when it is somebody else's, or over."""
-    write(service, held, UNSENT, lease_until=now(LEASE_SECONDS))
-
-
-def files_ready(service: Connection, held: Claim, recipient: str, file_uris: Sequence[str]) -> None:
-    """Attaches the stored files of this attempt, in place of an earlier one's. Raises NothingToDo."""
+def mark_files_ready(conn: Connection, claim: DeliveryClaim, recipient: str, file_uris: Sequence[str]) -> None:
+    """Attaches the stored files of this attempt, replacing those of an earlier one. Raises NothingToDo."""
     values = {"status": Status.FILES_READY, "reason": "", "recipient": recipient, "file_uris": list(file_uris)}
-    write(service, held, UNSENT, lease_until=now(LEASE_SECONDS), **values)
+    DELIVERIES.renew(conn, claim, **values)
 
 
-def sending(service: Connection, held: Claim) -> None:
-    """Says that from now on the mail service may have the mail. Raises NothingToDo: then nobody may hand it over."""
-    lease = now(SENDING_LEASE_SECONDS)
-    write(service, held, (Status.FILES_READY,), status=Status.SENDING, lease_until=lease, wake_at=lease)
+def mark_sending(conn: Connection, claim: DeliveryClaim) -> None:
+    """From this commit on the email service may have the email. Raises NothingToDo: then it must not be sent."""
+    lease_until = now(SENDING_LEASE_SECONDS)
+    values: dict[str, Any] = {"status": Status.SENDING, "lease_until": lease_until, "wake_at": lease_until}
+    DELIVERIES.write(conn, claim, states=(Status.FILES_READY,), **values)
 
 
-def sent(service: Connection, held: Claim, message_id: str) -> None:
-    """Writes the mail service's yes, which also settles what sweep took for UNCERTAIN meanwhile.
+def mark_sent(conn: Connection, claim: DeliveryClaim, message_id: str) -> None:
+    """Records that the email service accepted the email, also if sweep has marked the delivery UNCERTAIN meanwhile.
 
-    Raises NothingToDo when one of its events was here first.
+    Raises NothingToDo when one of its events recorded that before.
     """
-    values = {**over(Status.SENT), "reason": "", "sent_at": now(), "message_id": message_id}
-    write(service, held, (Status.SENDING, Status.UNCERTAIN), **values)
+    values = {"reason": "", "sent_at": now(), "message_id": message_id, **orphaned_files()}
+    DELIVERIES.finish(conn, claim, Status.SENT, states=(Status.SENDING, Status.UNCERTAIN), **values)
 
 
-def uncertain(service: Connection, held: Claim, reason: str) -> None:
-    """Writes that nobody can tell. Raises NothingToDo when an event told by now."""
-    write(service, held, (Status.SENDING,), **over(Status.UNCERTAIN), reason=f"{UNKNOWN} {reason}")
+def mark_uncertain(conn: Connection, claim: DeliveryClaim, reason: str) -> None:
+    """Marks the delivery UNCERTAIN. Raises NothingToDo if a webhook event already settled it."""
+    values = {"reason": f"{UNCERTAIN_REASON} {reason}", **orphaned_files()}
+    DELIVERIES.finish(conn, claim, Status.UNCERTAIN, states=(Status.SENDING,), **values)
 
 
-def fail(service: Connection, held: Claim, reason: str) -> None:
-    """Ends the send, which the mail service certainly does not have; `reason` is a sentence for its merchant."""
-    write(service, held, (*UNFINISHED, Status.UNCERTAIN), **over(Status.FAILED), reason=reason)
+def fail_delivery(conn: Connection, claim: DeliveryClaim, reason: str) -> None:
+    """Ends a delivery whose email was certainly not accepted; `reason` is a sentence for its merchant.
+
+    Raises NothingToDo when the lease was lost.
+    """
+    states = (*UNFINISHED, Status.UNCERTAIN)
+    DELIVERIES.finish(conn, claim, Status.FAILED, states=states, reason=reason, **orphaned_files())
 
 
-def postpone(service: Connection, held: Claim, reason: str, seconds: int) -> None:
-    """The mail service did not take it: back to FILES_READY, for nobody to claim within `seconds`."""
+def postpone(conn: Connection, claim: DeliveryClaim, reason: str, seconds: int) -> None:
+    """The email service did not accept the email: back to FILES_READY, to be claimed after `seconds`."""
     until = now(seconds)
-    values = {"status": Status.FILES_READY, "reason": reason, "lease_until": until, "wake_at": until}
-    write(service, held, (Status.SENDING,), **values)
+    values: dict[str, Any] = {"status": Status.FILES_READY, "reason": reason, "lease_until": until, "wake_at": until}
+    DELIVERIES.write(conn, claim, states=(Status.SENDING,), **values)
 
 
-def back_off(service: Connection, held: Claim, reason: str) -> None:
-    """Lets the next claimant in after 2, 4, 8, 16 seconds, so that a passing fault does not use up the attempts."""
-    until = now(min(2**held.attempts, LEASE_SECONDS))
-    write(service, held, UNSENT, lease_until=until, wake_at=until, reason=reason)
+def orphaned_files() -> dict[str, Any]:
+    """What every end sets: an attempt whose worker died may have left files."""
+    return {"tidy_at": now(ORPHANED_AFTER_SECONDS)}
 
 
-def write(service: Connection, held: Claim, states: Sequence[Status], **values: object) -> None:
-    """Writes to the send's row. Raises NothingToDo unless this attempt holds it and it is in one of `states`."""
-    statement = (
-        update(sends)
-        .where(sends.c.uuid == held.uuid, sends.c.attempts == held.attempts, sends.c.status.in_(states))
-        .values(updated_at=now(), **values)
+def finish_dead_senders(conn: Connection) -> list[UUID]:
+    """Marks deliveries UNCERTAIN whose worker died before recording the response, and returns their uuids."""
+    rows = DELIVERIES.finish_stalled(
+        conn,
+        Status.UNCERTAIN,
+        deliveries.c.status == Status.SENDING,
+        returning=(deliveries.c.uuid,),
+        reason=UNCERTAIN_REASON,
+        **orphaned_files(),
     )
-    if service.execute(statement).rowcount == 0:
-        raise NothingToDo(f"attempt {held.attempts} at send {held.uuid} is over")
+    return [row.uuid for row in rows]
 
 
-def over(status: Status) -> dict[str, Any]:
-    """What goes with an end: an attempt that died may have left files."""
-    return {"status": status, "lease_until": None, "finished_at": now(), "tidy_at": now(TIDY_AFTER_SECONDS)}
-
-
-def lost(service: Connection) -> list[UUID]:
-    """Makes UNCERTAIN what somebody was handing over who did not live to say how it went; returns their uuids."""
-    statement = (
-        update(sends)
-        .where(sends.c.uuid.in_(asleep(sends.c.status == Status.SENDING)))
-        .values(**over(Status.UNCERTAIN), updated_at=now(), reason=UNKNOWN)
-        .returning(sends.c.uuid)
+def give_up_stalled(conn: Connection) -> list[UUID]:
+    """Ends the stalled deliveries that have had their attempts and were certainly not sent. Returns their uuids."""
+    sentence = f"The email could not be sent in {MAX_ATTEMPTS} attempts. Send the order again later."
+    rows = DELIVERIES.finish_stalled(
+        conn,
+        Status.FAILED,
+        deliveries.c.status.in_(UNSENT),
+        deliveries.c.attempts >= MAX_ATTEMPTS,
+        returning=(deliveries.c.uuid,),
+        reason=func.concat_ws(" ", sentence, func.nullif(deliveries.c.reason, "")),
+        **orphaned_files(),
     )
-    return list(service.execute(statement).scalars())
+    return [row.uuid for row in rows]
 
 
-def give_up(service: Connection) -> list[UUID]:
-    """Ends the sends that have had their attempts, by now certainly not handed over; returns their uuids."""
-    sentence = f"It was tried {MAX_ATTEMPTS} times and could not be sent. Send the order again later."
-    last = func.concat_ws(" ", sentence, func.nullif(sends.c.reason, ""))
-    statement = (
-        update(sends)
-        .where(sends.c.uuid.in_(asleep(and_(sends.c.status.in_(UNSENT), sends.c.attempts >= MAX_ATTEMPTS))))
-        .values(**over(Status.FAILED), updated_at=now(), reason=last)
-        .returning(sends.c.uuid)
-    )
-    return list(service.execute(statement).scalars())
+def requeue_stalled(conn: Connection) -> list[BuyOrderEmail]:
+    """The messages of deliveries that no worker holds, each at most once in REQUEUE_AFTER_SECONDS."""
+    rows = DELIVERIES.requeue_stalled(conn, returning=(deliveries.c.request,))
+    return [BuyOrderEmail.decoded(row.request.encode()) for row in rows]
 
 
-def wake(service: Connection) -> list[BuyOrderEmail]:
-    """The messages of sends that nobody works on; each is returned once in WAKE_AFTER_SECONDS."""
-    statement = (
-        update(sends)
-        .where(sends.c.uuid.in_(asleep(and_(sends.c.status.in_(UNSENT), sends.c.attempts < MAX_ATTEMPTS))))
-        .values(wake_at=now(WAKE_AFTER_SECONDS))
-        .returning(sends.c.request)
-    )
-    return [BuyOrderEmail.decoded(request.encode()) for request in service.execute(statement).scalars()]
-
-
-def expire(service: Connection, retention_days: int) -> None:
-    """Takes the files off the sends that are long over; sweep removes them."""
-    old = (
-        select(sends.c.uuid)
-        .where(text("file_uris <> '{}'"), sends.c.finished_at <= now(-retention_days * 24 * 3600))
-        .order_by(sends.c.finished_at)
-        .limit(AT_ONCE)
+def expire_files(conn: Connection, retention_days: int) -> None:
+    """Detaches the files that are not kept any more; sweep deletes them."""
+    expired = (
+        select(deliveries.c.uuid)
+        .where(text("file_uris <> '{}'"), deliveries.c.finished_at <= now(-retention_days * 24 * 3600))
+        .order_by(deliveries.c.finished_at)
+        .limit(MAX_ROWS_PER_SWEEP)
         .with_for_update(skip_locked=True)
     )
-    service.execute(update(sends).where(sends.c.uuid.in_(old)).values(file_uris=[], tidy_at=now(), updated_at=now()))
-
-
-def asleep(condition: ColumnElement[bool]) -> Any:
-    """The unfinished sends under `condition` that nobody works on, as a query of their uuids that locks them."""
-    nobody_works_on_it = or_(sends.c.lease_until.is_(None), sends.c.lease_until <= now())
-    return (
-        select(sends.c.uuid)
-        .where(sends.c.status.in_(UNFINISHED), sends.c.wake_at <= now(), nobody_works_on_it, condition)
-        .order_by(sends.c.wake_at)
-        .limit(AT_ONCE)
-        .with_for_update(skip_locked=True)
-    )
+    values = {"file_uris": [], "tidy_at": now(), "updated_at": now()}
+    conn.execute(update(deliveries).where(deliveries.c.uuid.in_(expired)).values(**values))

@@ -1,4 +1,4 @@
-"""What a mail says of a buy order, read from the product database, and whether the order can be mailed at all."""
+"""What an email says about a buy order, read from the product database, and whether the order can be emailed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Order(msgspec.Struct, frozen=True):
-    """A buy order as a mail speaks of it."""
+    """A buy order as its email describes it."""
 
     number: str
     currency: str  # ISO 4217
@@ -37,14 +37,14 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Addressees(msgspec.Struct, frozen=True):
-    """Who gets a mail, and who gets the answer to it."""
+    """Who gets an email, and who gets the reply to it."""
 
     reply_to: str
     recipient: str
     cc: tuple[str, ...]
 
 
-def find(product: Connection, webshop_uuid: UUID, buy_order_uuid: UUID) -> Order:
+def find_order(conn: Connection, webshop_uuid: UUID, buy_order_uuid: UUID) -> Order:
     """The order. Raises Problem 404 when the webshop has none of that uuid, or it was deleted; 422 without lines."""
     amounts = func.sum(buy_order_lines.c.quantity * buy_order_lines.c.unit_price)
     statement = (
@@ -72,7 +72,7 @@ def find(product: Connection, webshop_uuid: UUID, buy_order_uuid: UUID) -> Order
         )
         .group_by(buy_orders.c.uuid, webshops.c.uuid, suppliers.c.uuid)
     )
-    row = product.execute(statement).one_or_none()
+    row = conn.execute(statement).one_or_none()
     if row is None:
         raise not_found("buy order")
     order = msgspec.convert(row._mapping, Order, from_attributes=True)
@@ -81,20 +81,19 @@ def find(product: Connection, webshop_uuid: UUID, buy_order_uuid: UUID) -> Order
     return order
 
 
-def exists(product: Connection, webshop_uuid: UUID, buy_order_uuid: UUID) -> bool:
+def exists(conn: Connection, webshop_uuid: UUID, buy_order_uuid: UUID) -> bool:
     """Whether the webshop has, or had, such an order."""
     statement = select(buy_orders.c.uuid).where(
         buy_orders.c.uuid == buy_order_uuid, buy_orders.c.webshop_uuid == webshop_uuid
     )
-    return product.execute(statement).one_or_none() is not None
+    return conn.execute(statement).one_or_none() is not None
 
 
-def addressees(order: Order, recipient: str | None, cc: tuple[str, ...]) -> Addressees:
-    """Who gets the mail of `order`: `recipient`, or else the supplier. Raises Problem 422."""
-    wanted = order.supplier_email_address if recipient is None else recipient
-    if not wanted and recipient is None:
-        sentence = f"The supplier {order.supplier_name} has no mail address. Add one, or name a recipient."
-        raise refused("recipient", sentence)
-    address = checked_address(wanted or "", "recipient")
+def find_addressees(order: Order, recipient: str | None, cc: tuple[str, ...]) -> Addressees:
+    """Who gets the email of `order`: `recipient`, or the supplier if it is None. Raises Problem 422."""
+    if recipient is None and not order.supplier_email_address:
+        detail = f"The supplier {order.supplier_name} has no email address. Add one, or name a recipient."
+        raise refused("recipient", detail)
+    address = checked_address((order.supplier_email_address if recipient is None else recipient) or "", "recipient")
     reply_to = checked_address(order.webshop_email_address, "webshop.email_address")
     return Addressees(reply_to, address, checked_copies(cc, address))

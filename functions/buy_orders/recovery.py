@@ -1,43 +1,45 @@
-"""What sends leave behind: those that nobody works on, and files that none of them needs."""
+"""The email deliveries' part of sweep: stalled deliveries, and files that are not kept or not needed any more."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine
 
 from functions.buy_orders import jobs
+from shared.job_files import delete_orphaned_files
 from shared.messages import BuyOrderEmail
-from shared.tables.service import buy_order_sends
+from shared.tables.service import buy_order_sends as deliveries
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # loaded at run time by the function that makes the clients
     from shared.clients.bucket import Storage
 
 log = logging.getLogger(__name__)
 
 
-def unfinished(service_database: Engine) -> list[BuyOrderEmail]:
-    """Ends the sends that will not be tried any more, and returns the messages of those that will."""
-    with service_database.begin() as service:
-        for send_uuid in jobs.lost(service):
-            log.error("Send %s was being handed over when its process died: it is UNCERTAIN", send_uuid)
-        for send_uuid in jobs.give_up(service):
-            log.error("Send %s was tried often enough: it is FAILED", send_uuid)
-        return jobs.wake(service)
+def requeue_stalled_deliveries(service_db: Engine) -> list[BuyOrderEmail]:
+    """Ends the deliveries that will not be tried again, and returns the messages of those that will."""
+    with service_db.begin() as conn:
+        for delivery_uuid in jobs.finish_dead_senders(conn):
+            log.error("The worker of delivery %s died while it sent the email: it is UNCERTAIN", delivery_uuid)
+        for delivery_uuid in jobs.give_up_stalled(conn):
+            log.error("Delivery %s has had its attempts: it is FAILED", delivery_uuid)
+        return jobs.requeue_stalled(conn)
 
 
-def tidy(service_database: Engine, storage: Storage) -> None:
-    """Removes the files that no send needs: of attempts that died, and of what is kept no longer."""
-    table = buy_order_sends
-    statement = select(table).where(table.c.tidy_at <= jobs.now()).order_by(table.c.tidy_at).limit(jobs.AT_ONCE)
-    with service_database.connect() as reading:
-        rows = reading.execute(statement).all()
-    for row in rows:
-        for stored in storage.list(jobs.folder(row.webshop_uuid, row.uuid)):
-            if storage.uri(stored.path) not in row.file_uris:
-                storage.remove(stored.path)
-        # Not what was asked for meanwhile.
-        done = update(table).where(table.c.uuid == row.uuid, table.c.tidy_at == row.tidy_at).values(tidy_at=None)
-        with service_database.begin() as writing:
-            writing.execute(done)
+def expire_delivery_files(service_db: Engine, retention_days: int) -> None:
+    """Detaches the files that are not kept any more."""
+    with service_db.begin() as conn:
+        jobs.expire_files(conn, retention_days)
+
+
+def delete_orphaned_delivery_files(service_db: Engine, storage: Storage) -> None:
+    """Deletes the files that no delivery needs."""
+    delete_orphaned_files(
+        service_db,
+        storage,
+        deliveries,
+        folder_of=lambda row: jobs.folder_path(row.webshop_uuid, row.uuid),
+        needed_uris=lambda row: row.file_uris,
+    )

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from functions.exports import operations
-from functions.exports.operations import File
+from functions.exports.operations import ExportFile
 from functions.exports.rendering import content_type
 from shared import clients
 from shared.errors import ObjectGone, Unavailable
@@ -15,24 +15,24 @@ from shared.settings import settings
 
 def download_export(webshop_uuid: UUID, export_uuid: UUID) -> Answer:
     """The file of a completed export."""
-    with clients.service_database().connect() as service:
-        file = operations.file_of(service, webshop_uuid, export_uuid)
+    with clients.service_database().connect() as conn:
+        file = operations.find_file(conn, webshop_uuid, export_uuid)
     try:
         return redirected(file) if settings().signed_urls else streamed(file)
     except ObjectGone as error:
-        raise operations.gone() from error
+        raise operations.export_expired() from error
     except Unavailable as error:
         sentence = "The file is there, but the storage does not answer. Try again in a moment."
         raise Problem(503, "unavailable", sentence, headers={"Retry-After": "5"}) from error
 
 
-def redirected(file: File) -> Answer:
+def redirected(file: ExportFile) -> Answer:
     """A URL made for this click; nobody may keep it."""
     url = clients.storage().signed_url(file.path, content_disposition(file.name))
     return Answer(None, 302, headers={"Location": url, "Cache-Control": "no-store"})
 
 
-def streamed(file: File) -> Answer:
+def streamed(file: ExportFile) -> Answer:
     """The bytes."""
     download = clients.storage().download(file.path)
     headers = {

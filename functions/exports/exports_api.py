@@ -1,6 +1,6 @@
 """exports_api: asks for, finds, lists and deletes exports over HTTP, and says what can be exported.
 
-An export is made while its client waits, or, where the client prefers not to, by export_render.
+An export is made while its client waits, or by export_render if the client prefers not to wait.
 """
 
 from uuid import UUID
@@ -8,21 +8,21 @@ from uuid import UUID
 from werkzeug.datastructures import Headers
 
 from functions.exports import catalog, operations
-from functions.exports.operations import Export, Exporting, ExportPage, ExportQuery
+from functions.exports.operations import Export, ExportOperations, ExportPage, ExportQuery
 from functions.exports.requests import CreateExport
 from functions.exports.states import UNFINISHED, Status
 from shared import clients
 from shared.http_api import Answer, Route, http_function
 
 
-def exporting() -> Exporting:
+def export_operations() -> ExportOperations:
     """The operations, over this process's clients."""
-    return Exporting(clients.service_database(), clients.product_database(), clients.storage(), clients.kafka())
+    return ExportOperations(clients.service_database(), clients.product_database(), clients.storage(), clients.kafka())
 
 
 def create_export(webshop_uuid: UUID, user_uuid: UUID, body: CreateExport, headers: Headers) -> Answer:
-    """Makes an export: 201 when its file is there, 202 while it is made by others, as `Prefer: respond-async` asks."""
-    create = exporting().request if prefers_async(headers) else exporting().make
+    """Makes an export: 201 with the finished export, or 202 at once if the client sends `Prefer: respond-async`."""
+    create = export_operations().request if prefers_async(headers) else export_operations().make
     export = create(webshop_uuid, user_uuid, body, headers.get("Idempotency-Key"))
     applied = {"Preference-Applied": "respond-async"} if prefers_async(headers) else {}
     location = {"Location": f"/webshops/{webshop_uuid}/exports/{export.uuid}"}
@@ -30,13 +30,13 @@ def create_export(webshop_uuid: UUID, user_uuid: UUID, body: CreateExport, heade
 
 
 def prefers_async(headers: Headers) -> bool:
-    """Whether the client would rather not wait: https://www.rfc-editor.org/rfc/rfc7240#section-4.1 ."""
+    """Whether the client prefers not to wait: https://www.rfc-editor.org/rfc/rfc7240#section-4.1 ."""
     preferences = ",".join(headers.getlist("Prefer")).split(",")
     return any(preference.partition(";")[0].strip().lower() == "respond-async" for preference in preferences)
 
 
 def status_of(export: Export) -> int:
-    """Created, accepted, or, for a key that comes again late, just what became of it."""
+    """The HTTP status: created, accepted, or OK for an idempotency key whose export has failed or expired."""
     if export.status in UNFINISHED:
         return 202
     return 201 if export.status == Status.COMPLETED else 200
@@ -44,19 +44,19 @@ def status_of(export: Export) -> int:
 
 def list_exports(webshop_uuid: UUID, query: ExportQuery) -> ExportPage:
     """The webshop's exports, newest first, without deleted ones."""
-    with clients.service_database().connect() as service:
-        return operations.find_all(service, webshop_uuid, query)
+    with clients.service_database().connect() as conn:
+        return operations.list_exports(conn, webshop_uuid, query)
 
 
 def find_export(webshop_uuid: UUID, export_uuid: UUID) -> Export:
-    """One export: how far it is, how it ended and why."""
-    with clients.service_database().connect() as service:
-        return operations.find_one(service, webshop_uuid, export_uuid)
+    """One export: its progress, and how and why it ended."""
+    with clients.service_database().connect() as conn:
+        return operations.find_export(conn, webshop_uuid, export_uuid)
 
 
 def delete_export(webshop_uuid: UUID, export_uuid: UUID) -> None:
     """Deletes an export and its file. An unfinished one is ended."""
-    exporting().delete(webshop_uuid, export_uuid)
+    export_operations().delete(webshop_uuid, export_uuid)
 
 
 def list_sources() -> catalog.Offers:

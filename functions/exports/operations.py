@@ -1,4 +1,4 @@
-"""What a merchant can do with exports: ask for, find, list, download, delete. HTTP and every other API call these."""
+"""What a merchant can do with exports: request, find, list, download, delete. Every API calls these."""
 
 from __future__ import annotations
 
@@ -6,29 +6,36 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime
 from operator import eq, ge, lt
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, select, tuple_
+from sqlalchemy import Connection, Engine, RowMapping, select
 
-from functions.exports import jobs
-from functions.exports.export_history import announce
-from functions.exports.export_render import Attempt
-from functions.exports.jobs import Claim, NewExport
-from functions.exports.recovery import remove_all_but
+from functions.exports.export_render import ExportRenderer
+from functions.exports.jobs import (
+    ExportClaim,
+    NewExport,
+    claim_export,
+    delete_export,
+    file_path,
+    folder_path,
+    insert_export,
+)
 from functions.exports.rendering import ending
 from functions.exports.requests import CreateExport, checked
 from functions.exports.states import Status
-from shared.errors import NothingToDo, PermanentError
+from shared.delivery import send_or_leave_to_sweep
+from shared.errors import NothingToDo, PermanentError, Unavailable
 from shared.file_names import safe_file_name_of_type
 from shared.idempotency import checked_key, key_reused
+from shared.job_files import delete_files_except
 from shared.messages import ExportHistory, ExportRequest
-from shared.paging import MAX_PAGE, Position
+from shared.pagination import PageQuery, fetch_page
 from shared.problems import Problem, not_found
 from shared.tables.service import export_history, exports
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # loaded at run time by the function that makes the clients
     from shared.clients.broker import Kafka
     from shared.clients.bucket import Storage
 
@@ -36,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class Export(msgspec.Struct, frozen=True):
-    """An export as its merchant sees it: the record of the history, and what else its row knows."""
+    """An export as its merchant sees it: its history record, and what else its row knows."""
 
     uuid: UUID
     name: str  # of the file
@@ -56,16 +63,14 @@ class Export(msgspec.Struct, frozen=True):
     error: str  # why there is no file; "" unless it failed
 
 
-class ExportQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ExportQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
     """Which exports to list."""
 
     status: Status | None = None
     source: str | None = None
     user_uuid: UUID | None = None
-    created_from: datetime | None = None  # that moment included
-    created_before: datetime | None = None  # that moment excluded
-    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 50
-    cursor: str = ""  # next_cursor of the page before
+    created_from: datetime | None = None  # inclusive
+    created_before: datetime | None = None  # exclusive
 
 
 class ExportPage(msgspec.Struct, frozen=True):
@@ -76,7 +81,7 @@ class ExportPage(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class File:
+class ExportFile:
     """The file of a completed export."""
 
     path: str
@@ -85,162 +90,159 @@ class File:
 
 
 @dataclass(frozen=True)
-class Exporting:
-    """The operations that change something, and what they need of the outside."""
+class ExportOperations:
+    """The operations that change something, over the clients of a process."""
 
-    service: Engine
-    product: Engine
+    service_db: Engine
+    product_db: Engine
     storage: Storage
     kafka: Kafka
 
-    def request(self, webshop_uuid: UUID, user_uuid: UUID, wanted: CreateExport, idempotency_key: str | None) -> Export:
-        """Adds an export for export_render to make, or finds the one of that key. Raises Problem 422."""
-        new = new_export(webshop_uuid, user_uuid, wanted, idempotency_key)
-        with self.service.begin() as service:
-            record = jobs.add(service, new)
+    def request(
+        self, webshop_uuid: UUID, user_uuid: UUID, request: CreateExport, idempotency_key: str | None
+    ) -> Export:
+        """Records an export for export_render to make, or finds the one of that key. Raises Problem 422."""
+        export = new_export(webshop_uuid, user_uuid, request, idempotency_key)
+        with self.service_db.begin() as conn:
+            record = insert_export(conn, export)
         if record is None:
-            return self.found_by_key(new, wanted)
-        announce(self.kafka, record, ExportRequest(webshop_uuid, new.uuid))
-        return self.found(webshop_uuid, new.uuid)
+            return self.find_by_key(export, request)
+        send_or_leave_to_sweep(self.kafka, record, ExportRequest(webshop_uuid, export.uuid))
+        return self.find(webshop_uuid, export.uuid)
 
-    def make(self, webshop_uuid: UUID, user_uuid: UUID, wanted: CreateExport, idempotency_key: str | None) -> Export:
-        """Adds an export and makes it, or finds the one of that key, which may be unfinished.
+    def make(self, webshop_uuid: UUID, user_uuid: UUID, request: CreateExport, idempotency_key: str | None) -> Export:
+        """Records an export and makes it, or finds the one of that key, which may be unfinished.
 
-        Raises Problem 422, also for what shows only while it is made, and 503 when a system that we depend on failed:
-        the export is FAILED then.
+        Raises Problem 422, also for faults that only rendering finds, and 503 when a system that we depend on failed:
+        then the export is FAILED.
         """
-        new = new_export(webshop_uuid, user_uuid, wanted, idempotency_key)
-        claimed = self.added_and_claimed(new)
+        export = new_export(webshop_uuid, user_uuid, request, idempotency_key)
+        claimed = self.insert_and_claim(export)
         if claimed is None:
-            return self.found_by_key(new, wanted)
-        held, record = claimed
-        about = {"export_uuid": str(new.uuid)}
+            return self.find_by_key(export, request)
+        claim, record = claimed
+        more = {"export_uuid": str(export.uuid)}
+        renderer = ExportRenderer(claim, self.service_db, self.product_db, self.storage, self.kafka)
         try:
-            Attempt(self.service, self.product, self.storage, self.kafka).make(held, record, give_up_after=1)
+            renderer.run(record, give_up_after=1)
         except NothingToDo as late:
-            log.info("%s; answering with what became of it", late)
+            log.info("%s; the response is the export as it is now", late)
         except PermanentError as error:
-            raise Problem(422, "export-failed", str(error), more=about) from error
+            raise Problem(422, "export-failed", str(error), more=more) from error
         except Exception as error:
-            sentence = "The export could not be made: a system that we depend on failed. Ask for it again in a moment."
-            raise Problem(503, "export-failed", sentence, headers={"Retry-After": "5"}, more=about) from error
-        return self.found(webshop_uuid, new.uuid)
+            detail = "The export could not be made: a system that we depend on failed. Request it again in a moment."
+            raise Problem(503, "export-failed", detail, headers={"Retry-After": "5"}, more=more) from error
+        return self.find(webshop_uuid, export.uuid)
 
-    def added_and_claimed(self, new: NewExport) -> tuple[Claim, ExportHistory] | None:
-        """Adds an export that nobody else can claim first; None when there is one of its key already."""
-        with self.service.begin() as service:
-            return jobs.claim(service, new.uuid) if jobs.add(service, new) else None
+    def insert_and_claim(self, export: NewExport) -> tuple[ExportClaim, ExportHistory] | None:
+        """Records an export that no other worker can claim first; None: one with its idempotency key exists."""
+        with self.service_db.begin() as conn:
+            return claim_export(conn, export.uuid) if insert_export(conn, export) else None
 
     def delete(self, webshop_uuid: UUID, export_uuid: UUID) -> None:
         """Deletes an export and its files; its record stays in the history. Raises Problem 404."""
-        with self.service.begin() as service:
-            record = jobs.delete(service, webshop_uuid, export_uuid)
+        with self.service_db.begin() as conn:
+            record = delete_export(conn, webshop_uuid, export_uuid)
         if record is None:
             raise not_found("export")
         try:
-            remove_all_but(self.storage, jobs.folder(webshop_uuid, export_uuid), needed=None)
-        except Exception:
-            log.exception("The files of export %s were not removed; sweep will", export_uuid)
-        announce(self.kafka, record)
+            delete_files_except(self.storage, folder_path(webshop_uuid, export_uuid), needed_uris=())
+        except Unavailable:
+            log.warning("The files of export %s were not deleted; sweep will do it", export_uuid, exc_info=True)
+        send_or_leave_to_sweep(self.kafka, record)
 
-    def found(self, webshop_uuid: UUID, export_uuid: UUID) -> Export:
+    def find(self, webshop_uuid: UUID, export_uuid: UUID) -> Export:
         """The export as it is now. Raises Problem 404."""
-        with self.service.connect() as service:
-            return find_one(service, webshop_uuid, export_uuid)
+        with self.service_db.connect() as conn:
+            return find_export(conn, webshop_uuid, export_uuid)
 
-    def found_by_key(self, new: NewExport, wanted: CreateExport) -> Export:
-        """The export that has the key of `new`, deleted or not. Raises Problem 422 when it is not the one `wanted`."""
+    def find_by_key(self, export: NewExport, request: CreateExport) -> Export:
+        """The export with the idempotency key of `export`, deleted or not. Raises Problem 422 if it differs."""
         same_key = (
-            exports.c.webshop_uuid == new.webshop_uuid,
-            exports.c.user_uuid == new.user_uuid,
-            exports.c.idempotency_key == new.idempotency_key,
+            exports.c.webshop_uuid == export.webshop_uuid,
+            exports.c.user_uuid == export.user_uuid,
+            exports.c.idempotency_key == export.idempotency_key,
         )
-        with self.service.connect() as service:
-            row = service.execute(select(exports).where(*same_key)).mappings().one()
-        if msgspec.json.decode(row["request"], type=CreateExport) != wanted:
+        with self.service_db.connect() as conn:
+            row = conn.execute(select(exports).where(*same_key)).mappings().one()
+        if msgspec.json.decode(row["request"], type=CreateExport) != request:
             raise key_reused("export")
-        return view(row)
+        return to_export(row)
 
 
-def find_one(service: Connection, webshop_uuid: UUID, export_uuid: UUID) -> Export:
+def find_export(conn: Connection, webshop_uuid: UUID, export_uuid: UUID) -> Export:
     """One export, from its own row. Raises Problem 404 when the webshop has none of that uuid, or it was deleted."""
-    return view(row_of(service, webshop_uuid, export_uuid))
+    return to_export(find_row(conn, webshop_uuid, export_uuid))
 
 
-def find_all(service: Connection, webshop_uuid: UUID, query: ExportQuery) -> ExportPage:
-    """A page of the webshop's exports, newest first: the history, and with it what their rows know besides."""
-    table = export_history.c
-    asked = (
-        (table.status, eq, query.status),
-        (table.source, eq, query.source),
-        (table.user_uuid, eq, query.user_uuid),
-        (table.created_at, ge, query.created_from),
-        (table.created_at, lt, query.created_before),
+def list_exports(conn: Connection, webshop_uuid: UUID, query: ExportQuery) -> ExportPage:
+    """A page of the webshop's exports, newest first: the history, joined with the exports' rows."""
+    columns = export_history.c
+    filters = (
+        (columns.status, eq, query.status),
+        (columns.source, eq, query.source),
+        (columns.user_uuid, eq, query.user_uuid),
+        (columns.created_at, ge, query.created_from),
+        (columns.created_at, lt, query.created_before),
     )
-    conditions: list[ColumnElement[bool]] = [table.webshop_uuid == webshop_uuid, exports.c.deleted_at.is_(None)]
-    conditions += [compare(column, value) for column, compare, value in asked if value is not None]
-    if query.cursor:
-        last = Position.of(query.cursor)
-        conditions.append(tuple_(table.created_at, table.uuid) < (last.created_at, last.uuid))
-    besides = [column for column in exports.c if column.name not in table]
     statement = (
-        select(*table, *besides)
-        .join(exports, exports.c.uuid == table.uuid)
-        .where(*conditions)
-        .order_by(table.created_at.desc(), table.uuid.desc())
-        .limit(query.limit + 1)
+        select(*columns, *(column for column in exports.c if column.name not in columns))
+        .join(exports, exports.c.uuid == columns.uuid)
+        .where(
+            columns.webshop_uuid == webshop_uuid,
+            exports.c.deleted_at.is_(None),
+            *(compare(column, value) for column, compare, value in filters if value is not None),
+        )
     )
-    found = [view(row) for row in service.execute(statement).mappings()]
-    items = tuple(found[: query.limit])
-    more = len(found) > query.limit
-    return ExportPage(items, Position(items[-1].created_at, items[-1].uuid).cursor() if more else None)
+    rows, next_cursor = fetch_page(conn, statement, export_history, query)
+    return ExportPage(tuple(map(to_export, rows)), next_cursor)
 
 
-def file_of(service: Connection, webshop_uuid: UUID, export_uuid: UUID) -> File:
-    """The file to download. Raises Problem 404, 410 when it is kept no longer, 409 when there is none (yet)."""
-    row = row_of(service, webshop_uuid, export_uuid)
+def find_file(conn: Connection, webshop_uuid: UUID, export_uuid: UUID) -> ExportFile:
+    """The file to download. Raises Problem 404, 410 when it is not kept any more, 409 when there is none (yet)."""
+    row = find_row(conn, webshop_uuid, export_uuid)
     if row["status"] == Status.EXPIRED:
-        raise gone()
+        raise export_expired()
     if row["status"] == Status.FAILED:
         raise Problem(409, "export-failed", f"This export has no file. {row['error']}")
     if row["status"] != Status.COMPLETED:
-        sentence = f"This export is {row['status']}. Its file can be downloaded when it is COMPLETED."
-        raise Problem(409, "export-unfinished", sentence, headers={"Retry-After": "1"})
-    path = jobs.path_of(webshop_uuid, export_uuid, row["attempts"], row["name"])
-    return File(path, row["name"], row["file_type"])
+        detail = f"This export is {row['status']}. Its file can be downloaded when it is COMPLETED."
+        raise Problem(409, "export-unfinished", detail, headers={"Retry-After": "1"})
+    path = file_path(webshop_uuid, export_uuid, row["attempts"], row["name"])
+    return ExportFile(path, row["name"], row["file_type"])
 
 
-def gone() -> Problem:
-    """The file was there once."""
-    return Problem(410, "export-expired", "The file of this export is kept no longer. Ask for the export again.")
+def export_expired() -> Problem:
+    """The file existed and is not kept any more."""
+    return Problem(410, "export-expired", "The file of this export is not kept any more. Request the export again.")
 
 
-def new_export(webshop_uuid: UUID, user_uuid: UUID, wanted: CreateExport, idempotency_key: str | None) -> NewExport:
-    """The export to add. Raises Problem 422 that names what is not allowed."""
-    file_type = checked(wanted).file_type
+def new_export(webshop_uuid: UUID, user_uuid: UUID, request: CreateExport, idempotency_key: str | None) -> NewExport:
+    """The export to record. Raises Problem 422 naming what is not allowed."""
+    file_type = checked(request).file_type
     return NewExport(
         uuid=uuid4(),
         webshop_uuid=webshop_uuid,
         user_uuid=user_uuid,
-        name=safe_file_name_of_type(wanted.file_name, ending(file_type), default=wanted.source),
-        source=wanted.source,
+        name=safe_file_name_of_type(request.file_name, ending(file_type), default=request.source),
+        source=request.source,
         file_type=file_type,
-        request=msgspec.json.encode(wanted).decode(),
+        request=msgspec.json.encode(request).decode(),
         idempotency_key=checked_key(idempotency_key),
     )
 
 
-def row_of(service: Connection, webshop_uuid: UUID, export_uuid: UUID) -> RowMapping:
+def find_row(conn: Connection, webshop_uuid: UUID, export_uuid: UUID) -> RowMapping:
     """The export's row. Raises Problem 404, also when it was deleted."""
     of_webshop = (exports.c.uuid == export_uuid, exports.c.webshop_uuid == webshop_uuid)
-    row = service.execute(select(exports).where(*of_webshop, exports.c.deleted_at.is_(None))).mappings().one_or_none()
+    row = conn.execute(select(exports).where(*of_webshop, exports.c.deleted_at.is_(None))).mappings().one_or_none()
     if row is None:
         raise not_found("export")
     return row
 
 
-def view(row: RowMapping) -> Export:
+def to_export(row: RowMapping) -> Export:
     """A row as its merchant sees it."""
     path = f"/webshops/{row['webshop_uuid']}/exports/{row['uuid']}/download"
-    known = {name: row[name] for name in Export.__struct_fields__ if name in row}
-    return msgspec.convert({**known, "download_url": path if row["file_uri"] else None}, Export)
+    values = {name: row[name] for name in Export.__struct_fields__ if name in row}
+    return msgspec.convert({**values, "download_url": path if row["file_uri"] else None}, Export)

@@ -1,41 +1,47 @@
-"""What exports leave behind: attempts that died, records the history lacks, files kept too long or needed by nobody."""
+"""The exports' part of sweep: stalled exports, late history, files that are not kept or not needed any more."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Engine
 
 from functions.exports import jobs
-from shared.messages import Message
+from shared.job_files import delete_orphaned_files
+from shared.messages import ExportHistory, ExportRequest
 from shared.tables.service import exports
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # loaded at run time by the function that makes the clients
     from shared.clients.bucket import Storage
 
 
-def unfinished(service_database: Engine) -> list[Message]:
-    """Ends the exports that had their attempts and returns their records, with the requests for those to go on with."""
-    with service_database.begin() as service:
-        return [*jobs.give_up(service), *jobs.wake(service)]
+def requeue_stalled_exports(service_db: Engine) -> list[ExportHistory | ExportRequest]:
+    """Ends the exports that have had their attempts, and requeues the others that no worker holds.
+
+    Returns the messages to send.
+    """
+    with service_db.begin() as conn:
+        return [*jobs.give_up_stalled(conn), *jobs.requeue_stalled(conn)]
 
 
-def tidy(service_database: Engine, storage: Storage) -> None:
-    """Removes the files that exports do not need: of attempts that died, and of what was deleted or has expired."""
-    statement = select(exports).where(exports.c.tidy_at <= jobs.now()).order_by(exports.c.tidy_at).limit(jobs.AT_ONCE)
-    with service_database.connect() as reading:
-        rows = reading.execute(statement).all()
-    for row in rows:
-        path = jobs.path_of(row.webshop_uuid, row.uuid, row.attempts, row.name)
-        remove_all_but(storage, jobs.folder(row.webshop_uuid, row.uuid), needed=path if row.file_uri else None)
-        # Not what was asked for meanwhile.
-        done = update(exports).where(exports.c.uuid == row.uuid, exports.c.tidy_at == row.tidy_at).values(tidy_at=None)
-        with service_database.begin() as writing:
-            writing.execute(done)
+def requeue_late_history(service_db: Engine) -> list[ExportHistory]:
+    """The records to send of exports whose history is behind."""
+    with service_db.begin() as conn:
+        return jobs.requeue_late_history(conn)
 
 
-def remove_all_but(storage: Storage, folder: str, needed: str | None) -> None:
-    """Removes the files in `folder`, all but the one at the path `needed`."""
-    for stored in storage.list(folder):
-        if stored.path != needed:
-            storage.remove(stored.path)
+def expire_exports(service_db: Engine, retention_days: int) -> list[ExportHistory]:
+    """Expires the exports whose files are not kept any more. Returns the records to send."""
+    with service_db.begin() as conn:
+        return jobs.expire_exports(conn, retention_days)
+
+
+def delete_orphaned_export_files(service_db: Engine, storage: Storage) -> None:
+    """Deletes the files that no export needs."""
+    delete_orphaned_files(
+        service_db,
+        storage,
+        exports,
+        folder_of=lambda row: jobs.folder_path(row.webshop_uuid, row.uuid),
+        needed_uris=lambda row: (row.file_uri,),
+    )

@@ -1,7 +1,7 @@
 """import_apply: applies one batch of an import to the product database, exactly once in effect.
 
-A batch delivered again finds its outcome recorded beside the rows it changed, in the same transaction, and only sends
-that outcome again: the sender may have been killed between commit and send.
+A redelivered batch finds its result recorded in the same transaction as the rows it changed, and only sends that result
+again: the sender may have been killed between commit and send.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, TextClause, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from functions.imports import gate
@@ -22,33 +22,27 @@ from shared import clients
 from shared.clients.databases import constraint_name, sqlstate
 from shared.columns import BY_KEY, IDENTIFIER
 from shared.delivery import kafka_function
+from shared.leases import now
 from shared.messages import BatchApplied, CellError, ImportBatch, Message, ProductsUpdated, RefusedRow
 from shared.tables.product import PRIMARY_KEY_OF_OUTCOMES
+from shared.tables.product import import_outcomes as batch_results
 
-# Rules on values that need not stand in the file: an SQL condition on the row as it would be, and what breaks it.
+# Codes of the rules on stored values, which the statement tests.
 NOT_FOUND = "not_found"
 MAXIMUM_BELOW_MINIMUM = "maximum_below_minimum"
 
-# Of one delivery, when others write the same products: the second sees what they wrote, or the outcome of a twin.
-ATTEMPTS = 5
+# Of one delivery while others write the same products. The next attempt sees what they wrote, or a duplicate's result.
+MAX_ATTEMPTS = 5
 
-# PostgreSQL's classes "data exception", "integrity constraint violation", "with check option violation" and what a
-# trigger raises: the rows are at fault, not the server.
+# PostgreSQL's classes "data exception", "integrity constraint violation", "with check option violation" and PL/pgSQL
+# errors (triggers): the rows are at fault, not the server.
 REFUSED_ROW_CLASSES = ("22", "23", "44", "P0")
 
 Row = tuple[str | None, ...]
 
 
-@kafka_function(ImportBatch)
-def import_apply(batch: ImportBatch) -> None:
-    """Called for `webshop.products.import`."""
-    with clients.product_database().begin() as product:
-        outcome = apply(product, batch)
-    clients.kafka().send(*messages(batch, outcome))
-
-
-class Overtaken(Exception):
-    """Somebody else wrote the same products at the same moment, often a twin of this delivery: to be tried again."""
+class ConcurrentChange(Exception):
+    """Another transaction wrote the same products at the same moment, often a duplicate of this delivery: try again."""
 
 
 @dataclass(frozen=True)
@@ -56,245 +50,241 @@ class BatchResult:
     """What became of the rows of one batch."""
 
     updated: tuple[str, ...]  # identifiers of the products that changed
-    unchanged: int  # rows that were equal already
+    unchanged: int  # rows whose values the products had already
     refused: tuple[RefusedRow, ...]
 
 
-def apply(product: Connection, batch: ImportBatch) -> BatchResult:
-    """Applies `batch` in the transaction of `product` and returns what became of each of its rows.
+@kafka_function(ImportBatch)
+def import_apply(batch: ImportBatch) -> None:
+    """Handles `webshop.products.import`."""
+    with clients.product_database().begin() as conn:
+        result = apply_batch(conn, batch)
+    clients.kafka().send(*messages_for(batch, result))
 
-    A batch that was applied before is not applied again: its recorded outcome is returned.
-    Raises NothingToDo when the import was closed or run again: this delivery is too late to matter.
+
+def apply_batch(conn: Connection, batch: ImportBatch) -> BatchResult:
+    """Applies `batch` in the caller's transaction and returns what became of each of its rows.
+
+    A batch that was applied before is not applied again: its recorded result is returned. Raises NothingToDo when the
+    import was closed or run again: this delivery is too late to matter.
     """
-    for _ in range(ATTEMPTS):
-        if recorded := outcome_of(product, batch):
+    for _ in range(MAX_ATTEMPTS):
+        if recorded := find_result(conn, batch):
             return recorded
-        gate.pass_gate(product, batch)
+        gate.pass_gate(conn, batch)
         try:
-            with product.begin_nested():
-                outcome = update_products(product, batch)
-                record(product, batch, outcome)
-                return outcome
-        except Overtaken:
+            with conn.begin_nested():
+                result = update_products(conn, batch)
+                record_result(conn, batch, result)
+                return result
+        except ConcurrentChange:
             continue
         except IntegrityError as error:
             if constraint_name(error) != PRIMARY_KEY_OF_OUTCOMES:
                 raise
-    raise Overtaken(f"the products of the batch from row {batch.first_row} on are being changed by others all the time")
+    raise ConcurrentChange(f"others keep changing the products of the batch from row {batch.first_row} on")
 
 
-def update_products(product: Connection, batch: ImportBatch) -> BatchResult:
-    """Updates all rows by one statement; where the database refuses that, one by one, so one never spoils 500."""
+def update_products(conn: Connection, batch: ImportBatch) -> BatchResult:
+    """Updates all rows by one statement; if the database refuses that, one by one, so one row never spoils 500."""
     try:
-        with product.begin_nested():
-            return update_rows(product, batch, batch.row_numbers, batch.rows)
+        with conn.begin_nested():
+            return update_rows(conn, batch, batch.row_numbers, batch.rows)
     except DBAPIError as error:
         if not sqlstate(error).startswith(REFUSED_ROW_CLASSES):
             raise
-    each = [update_row(product, batch, number, row) for number, row in zip(batch.row_numbers, batch.rows, strict=True)]
+    results = [update_row(conn, batch, number, row) for number, row in zip(batch.row_numbers, batch.rows, strict=True)]
     return BatchResult(
-        updated=tuple(identifier for one in each for identifier in one.updated),
-        unchanged=sum(one.unchanged for one in each),
-        refused=tuple(row for one in each for row in one.refused),
+        updated=tuple(identifier for result in results for identifier in result.updated),
+        unchanged=sum(result.unchanged for result in results),
+        refused=tuple(row for result in results for row in result.refused),
     )
 
 
-def update_row(product: Connection, batch: ImportBatch, row_number: int, row: Row) -> BatchResult:
-    """Updates one row under a savepoint; what the database refuses is a refused row."""
+def update_row(conn: Connection, batch: ImportBatch, row_number: int, row: Row) -> BatchResult:
+    """Updates one row under a savepoint. A row that the database refuses is a refused row."""
     try:
-        with product.begin_nested():
-            return update_rows(product, batch, (row_number,), (row,))
+        with conn.begin_nested():
+            return update_rows(conn, batch, (row_number,), (row,))
     except DBAPIError as error:
         if not sqlstate(error).startswith(REFUSED_ROW_CLASSES):
             raise
         rule = constraint_name(error) or sqlstate(error)
-        problem = CellError("", "", "refused_by_database", f"The product database refused this row (rule {rule}).")
-        return BatchResult((), 0, (RefusedRow(row_number, (problem,)),))
+        cell_error = CellError("", "", "refused_by_database", f"The product database refused this row (rule {rule}).")
+        return BatchResult((), 0, (RefusedRow(row_number, (cell_error,)),))
 
 
 def update_rows(
-    product: Connection, batch: ImportBatch, row_numbers: tuple[int, ...], rows: tuple[Row, ...]
+    conn: Connection, batch: ImportBatch, row_numbers: tuple[int, ...], rows: tuple[Row, ...]
 ) -> BatchResult:
-    """Sends the rows as one JSON text: the server takes it apart, which costs a sixth of encoding Python lists.
+    """Updates `rows` by one statement. They are sent as one JSON text: a sixth of the cost of encoding Python lists.
 
-    Raises Overtaken when somebody else wrote one of the products while the statement ran: that row was not updated,
-    and it is not known why.
+    Raises ConcurrentChange when another transaction wrote one of the products while the statement ran: that row was not
+    updated, and the reason is unknown.
     """
-    found = product.execute(update_statement(batch.columns), parameters(batch, row_numbers, rows)).one()
-    # A deferred constraint would refuse the whole transaction, at its end.
-    product.execute(text("set constraints all immediate"))
+    found = conn.execute(update_statement(batch.columns), statement_parameters(batch, row_numbers, rows)).one()
+    # A deferred constraint would otherwise refuse the whole transaction, at its end.
+    conn.execute(text("set constraints all immediate"))
     if found.overtaken:
-        raise Overtaken(f"{found.overtaken} products were changed by others at the same moment")
+        raise ConcurrentChange(f"{found.overtaken} products were changed by others at the same moment")
     refused = refused_rows(found.refused)
     updated = tuple(found.updated or ())
     return BatchResult(updated, len(rows) - len(updated) - len(refused), refused)
 
 
-def refusals(product: Connection, batch: ImportBatch) -> tuple[RefusedRow, ...]:
-    """Which rows would be refused for what is stored, without changing or locking anything."""
-    values = parameters(batch, batch.row_numbers, batch.rows)
-    return refused_rows(product.execute(check_statement(batch.columns), values).scalar_one())
+def find_refused_rows(conn: Connection, batch: ImportBatch) -> tuple[RefusedRow, ...]:
+    """The rows that the stored products would refuse. Changes and locks nothing."""
+    values = statement_parameters(batch, batch.row_numbers, batch.rows)
+    return refused_rows(conn.execute(check_statement(batch.columns), values).scalar_one())
 
 
-def parameters(batch: ImportBatch, row_numbers: tuple[int, ...], rows: tuple[Row, ...]) -> dict[str, Any]:
-    """The rows as JSON, [[row number, value, …], …], in the order that every batch locks products in."""
+def statement_parameters(batch: ImportBatch, row_numbers: tuple[int, ...], rows: tuple[Row, ...]) -> dict[str, Any]:
+    """The rows as JSON, [[row number, value, …], …], sorted by identifier, the order in which products are locked."""
     identifier = batch.columns.index(IDENTIFIER.key) + 1
-    numbered = sorted(
-        ((number, *row) for number, row in zip(row_numbers, rows, strict=True)), key=itemgetter(identifier)
-    )
-    return {"webshop_uuid": batch.webshop_uuid, "rows": msgspec.json.encode(numbered).decode()}
+    numbered_rows = ((number, *row) for number, row in zip(row_numbers, rows, strict=True))
+    rows_json = msgspec.json.encode(sorted(numbered_rows, key=itemgetter(identifier))).decode()
+    return {"webshop_uuid": batch.webshop_uuid, "rows": rows_json}
 
 
 def refused_rows(found: list[list[Any]] | None) -> tuple[RefusedRow, ...]:
-    """The statement's [[row number, code, identifier, minimum, maximum], …] as sentences."""
+    """The statement's [[row number, code, identifier, minimum, maximum], …] as errors for the merchant."""
     return tuple(
-        RefusedRow(row_number, (problem(code, identifier, minimum, maximum),))
+        RefusedRow(row_number, (describe_broken_rule(code, identifier, minimum, maximum),))
         for row_number, code, identifier, minimum, maximum in sorted(found or ())
     )
 
 
-def problem(code: str, identifier: str, minimum: int | None, maximum: int | None) -> CellError:
-    """What a person needs to know of a rule that the stored product breaks."""
+def describe_broken_rule(code: str, identifier: str, minimum: int | None, maximum: int | None) -> CellError:
+    """The error for the merchant of a rule that the stored product breaks."""
     if code == NOT_FOUND:
         value = identifier[: CellError.VALUE_LENGTH]
         return CellError(IDENTIFIER.key, value, code, f'This webshop has no product with the identifier "{value}".')
-    sentence = f"With this row the maximum stock would be {maximum}, below the minimum stock of {minimum}."
-    return CellError("maximum_stock", str(maximum), code, sentence)
+    message = f"With this row the maximum stock would be {maximum}, below the minimum stock of {minimum}."
+    return CellError("maximum_stock", str(maximum), code, message)
 
 
-def outcome_of(product: Connection, batch: ImportBatch) -> BatchResult | None:
-    """The recorded outcome of `batch`, or None when it was not applied yet."""
-    statement = text(
-        "select updated, unchanged, refused, identifiers from import_outcomes"
-        " where import_uuid = :import_uuid and run = :run and first_row = :first_row"
+def find_result(conn: Connection, batch: ImportBatch) -> BatchResult | None:
+    """The recorded result of `batch`, or None when it was not applied yet."""
+    columns = batch_results.c
+    statement = select(columns.unchanged, columns.refused, columns.identifiers).where(
+        columns.import_uuid == batch.import_uuid, columns.run == batch.run, columns.first_row == batch.first_row
     )
-    key = {"import_uuid": batch.import_uuid, "run": batch.run, "first_row": batch.first_row}
-    recorded = product.execute(statement, key).one_or_none()
+    recorded = conn.execute(statement).one_or_none()
     if recorded is None:
         return None
     refused = msgspec.convert(recorded.refused, tuple[RefusedRow, ...])
     return BatchResult(tuple(recorded.identifiers), recorded.unchanged, refused)
 
 
-def messages(batch: ImportBatch, outcome: BatchResult) -> tuple[Message, ...]:
-    """What the others need to know of an outcome: the ledger always, the mirror where something changed."""
-    key = (batch.webshop_uuid, batch.import_uuid, batch.run, batch.first_row)
-    applied = BatchApplied(*key, len(outcome.updated), outcome.unchanged, outcome.refused)
-    return (applied, ProductsUpdated(*key, outcome.updated)) if outcome.updated else (applied,)
+def find_results_of_run(conn: Connection, import_uuid: UUID, run: int) -> list[BatchApplied]:
+    """The recorded results of every batch of a run."""
+    columns = [batch_results.c[name] for name in BatchApplied.__struct_fields__]
+    statement = select(*columns).where(batch_results.c.import_uuid == import_uuid, batch_results.c.run == run)
+    return [msgspec.convert(dict(row), BatchApplied) for row in conn.execute(statement).mappings()]
 
 
-def results_of_run(product: Connection, import_uuid: UUID, run: int) -> list[BatchApplied]:
-    """What became of every batch of a run that was applied."""
-    statement = text(
-        "select webshop_uuid, import_uuid, run, first_row, updated, unchanged, refused"
-        " from import_outcomes where import_uuid = :import_uuid and run = :run"
+def record_result(conn: Connection, batch: ImportBatch, result: BatchResult) -> None:
+    """Records the result in the transaction that changes the rows. A batch that changed nothing needs no mirroring."""
+    statement = insert(batch_results).values(
+        import_uuid=batch.import_uuid,
+        run=batch.run,
+        first_row=batch.first_row,
+        webshop_uuid=batch.webshop_uuid,
+        updated=len(result.updated),
+        unchanged=result.unchanged,
+        refused=msgspec.to_builtins(result.refused),
+        identifiers=result.updated,
+        mirrored_at=None if result.updated else now(),
+        mirror_due_at=now(MIRROR_AGAIN_SECONDS),
     )
-    rows = product.execute(statement, {"import_uuid": import_uuid, "run": run}).mappings()
-    return [msgspec.convert(dict(row), BatchApplied) for row in rows]
+    conn.execute(statement)
 
 
-def record(product: Connection, batch: ImportBatch, outcome: BatchResult) -> None:
-    """Writes the outcome beside the rows it changed. What changed nothing needs no mirroring."""
-    statement = text("""
-        insert into import_outcomes
-            (import_uuid, run, first_row, webshop_uuid, updated, unchanged, refused, identifiers,
-             mirrored_at, mirror_due_at)
-        values (:import_uuid, :run, :first_row, :webshop_uuid, :updated, :unchanged,
-                cast(:refused as jsonb), cast(:identifiers as jsonb),
-                case when :updated = 0 then clock_timestamp() end,
-                clock_timestamp() + make_interval(secs => :mirror_seconds))
-    """)
-    values = {
-        "import_uuid": batch.import_uuid,
-        "run": batch.run,
-        "first_row": batch.first_row,
-        "webshop_uuid": batch.webshop_uuid,
-        "updated": len(outcome.updated),
-        "unchanged": outcome.unchanged,
-        "refused": msgspec.json.encode(outcome.refused).decode(),
-        "identifiers": msgspec.json.encode(outcome.updated).decode(),
-        "mirror_seconds": MIRROR_AGAIN_SECONDS,
-    }
-    product.execute(statement, values)
+def messages_for(batch: ImportBatch, result: BatchResult) -> tuple[Message, ...]:
+    """The messages that a result gives rise to: for the ledger always, for the mirror where a product changed."""
+    key = (batch.webshop_uuid, batch.import_uuid, batch.run, batch.first_row)
+    applied = BatchApplied(*key, len(result.updated), result.unchanged, result.refused)
+    return (applied, ProductsUpdated(*key, result.updated)) if result.updated else (applied,)
 
 
 @cache
 def update_statement(columns: tuple[str, ...]) -> TextClause:
-    """Updates what differs and breaks no rule, and says of the other rows why they were left.
+    """Updates the products that differ and break no rule, and returns why the other rows were left out.
 
-    The products are looked up, and so locked, in the order of the rows, where the server chooses the index, as it does
-    for a table that is worth one: two batches with the same products do not deadlock then. (Else one of them fails and
-    is delivered again.) A row that was left though it differs and breaks no rule was changed by somebody else since the
-    statement began: `overtaken` counts those. Every name in the text comes from the column table: a column that is not
-    in it raises KeyError.
+    The products are looked up, and so locked, in the order of the rows wherever the server uses the index, as it does
+    for any table of some size: two batches with the same products do not deadlock then. (Otherwise one of them fails
+    and is delivered again.) A row that was left out although it differs and breaks no rule was changed by another
+    transaction since the statement began: `overtaken` counts those. Every name in the text comes from the column table:
+    a column that is not in it raises KeyError.
     """
     changed = [BY_KEY[key].key for key in columns if key != IDENTIFIER.key]
+    assignments = ", ".join(f"{key} = {new_value_sql(key, columns)}" for key in changed)
     return text(f"""
-        with {incoming(columns)},
+        with {rows_sql(columns)},
         changed as (
             update products p
-            set {", ".join(f"{key} = {wanted(key, columns)}" for key in changed)}, updated_at = now()
+            set {assignments}, updated_at = now()
             from incoming i
             where p.webshop_uuid = :webshop_uuid and p.identifier = i.identifier
-              and ({broken_rule(columns)}) is null and {differs(columns)}
+              and ({broken_rule_sql(columns)}) is null and {differs_sql(columns)}
             returning p.identifier
         ),
         left_out as (
-            {judged(columns)}
+            {checked_rows_sql(columns)}
             where i.identifier not in (select identifier from changed)
         )
         select (select json_agg(identifier) from changed) as updated,
-               (select {REFUSED} from left_out where code is not null) as refused,
+               (select {REFUSED_SQL} from left_out where code is not null) as refused,
                (select count(*) from left_out where code is null and differs) as overtaken
     """)
 
 
 @cache
 def check_statement(columns: tuple[str, ...]) -> TextClause:
-    """What update_statement would refuse, and nothing else of it."""
+    """Returns the rows that update_statement would refuse, and changes nothing."""
     return text(
-        f"with {incoming(columns)}, left_out as ({judged(columns)})"
-        f" select {REFUSED} from left_out where code is not null"
+        f"with {rows_sql(columns)}, left_out as ({checked_rows_sql(columns)})"
+        f" select {REFUSED_SQL} from left_out where code is not null"
     )
 
 
-REFUSED = "json_agg(json_build_array(row_number, code, identifier, minimum_stock, maximum_stock))"
+REFUSED_SQL = "json_agg(json_build_array(row_number, code, identifier, minimum_stock, maximum_stock))"
 
 
-def incoming(columns: tuple[str, ...]) -> str:
-    """The rows of a batch as a table of texts."""
+def rows_sql(columns: tuple[str, ...]) -> str:
+    """The rows of a batch as a table of texts, `incoming`."""
     values = ", ".join(f"value->>{position} as {BY_KEY[key].key}" for position, key in enumerate(columns, start=1))
     return f"""incoming as materialized (
             select cast(value->>0 as integer) as row_number, {values} from json_array_elements(cast(:rows as json))
         )"""
 
 
-def judged(columns: tuple[str, ...]) -> str:
-    """Each row of a batch with the rule it breaks, and whether it would change its product."""
+def checked_rows_sql(columns: tuple[str, ...]) -> str:
+    """Each row of a batch with the code of the rule it breaks, and whether it would change its product."""
     return f"""
-            select i.row_number, i.identifier, {wanted("minimum_stock", columns)} as minimum_stock,
-                   {wanted("maximum_stock", columns)} as maximum_stock, {broken_rule(columns)} as code,
-                   {differs(columns)} as differs
+            select i.row_number, i.identifier, {new_value_sql("minimum_stock", columns)} as minimum_stock,
+                   {new_value_sql("maximum_stock", columns)} as maximum_stock, {broken_rule_sql(columns)} as code,
+                   {differs_sql(columns)} as differs
             from incoming i
             left join products p on p.webshop_uuid = :webshop_uuid and p.identifier = i.identifier"""
 
 
-def wanted(key: str, columns: tuple[str, ...]) -> str:
-    """The value that a column of product `p` has with row `i`: an empty cell leaves it as it is."""
+def new_value_sql(key: str, columns: tuple[str, ...]) -> str:
+    """The value that a column of product `p` gets from row `i`: an empty cell leaves it as it is."""
     if key not in columns:
         return f"p.{key}"
     return f"case when i.{key} = '' then p.{key} else cast(i.{key} as {BY_KEY[key].kind.sql_type}) end"
 
 
-def broken_rule(columns: tuple[str, ...]) -> str:
+def broken_rule_sql(columns: tuple[str, ...]) -> str:
     """The code of the rule that product `p` breaks with row `i`, or null."""
     return f"""case when p.identifier is null then '{NOT_FOUND}'
-                        when {wanted("maximum_stock", columns)} < {wanted("minimum_stock", columns)}
+                        when {new_value_sql("maximum_stock", columns)} < {new_value_sql("minimum_stock", columns)}
                         then '{MAXIMUM_BELOW_MINIMUM}' end"""
 
 
-def differs(columns: tuple[str, ...]) -> str:
+def differs_sql(columns: tuple[str, ...]) -> str:
     """Whether row `i` changes product `p`."""
     keys = [key for key in columns if key != IDENTIFIER.key]
-    now = ", ".join(f"p.{key}" for key in keys)
-    return f"({now}) is distinct from ({', '.join(wanted(key, columns) for key in keys)})"
+    stored = ", ".join(f"p.{key}" for key in keys)
+    return f"({stored}) is distinct from ({', '.join(new_value_sql(key, columns) for key in keys)})"

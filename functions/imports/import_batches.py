@@ -1,26 +1,28 @@
-"""import_batches: validates an import's file and sends its good rows on in batches.
+"""import_batches: validates the file of an import and sends its good rows in batches.
 
-It holds the import's lease while it works. A delivery that meets a live lease has nothing to do: its holder goes on,
-and if the holder died, sweep sends the trigger again.
+It works in two steps under the import's lease, VALIDATE and PUBLISH; then results arrive (APPLY). What a step has
+committed is never done again: a later claim continues from there. A delivery that meets another worker's live lease has
+nothing to do; if that worker dies, sweep sends the trigger again.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Engine, func
 
-from functions.imports import closing, gate, import_apply, jobs, ledger
+from functions.imports import gate, import_apply, ledger
+from functions.imports.closing import close_import
 from functions.imports.file import validation
 from functions.imports.file.validation import ImportFile, Piece, RefusedFile
-from functions.imports.jobs import Claim
+from functions.imports.jobs import IMPORTS, ImportClaim, claim_import, finish_import, lock_import
 from functions.imports.states import (
-    LEASE_SECONDS,
     MAX_BATCH_BYTES,
     MAX_BATCH_ROWS,
     MAX_CLAIMS,
@@ -29,38 +31,48 @@ from functions.imports.states import (
     Operation,
     Status,
     Step,
+    explain_file_too_large,
 )
 from shared import clients
 from shared.delivery import kafka_function
-from shared.errors import PermanentError
+from shared.errors import NothingToDo, PermanentError
+from shared.leases import LEASE_SECONDS, now
 from shared.messages import ImportBatch, ImportTrigger, RefusedRow
 from shared.tables.service import imports
+from shared.wording import pluralize, was_or_were
 
-if TYPE_CHECKING:  # at run time they come with whoever makes the clients
+if TYPE_CHECKING:  # loaded at run time by the function that makes the clients
     from shared.clients.broker import Kafka
     from shared.clients.bucket import Storage
 
+log = logging.getLogger(__name__)
 
-# Sent together, then the offset is saved and the lease renewed: 10 take milliseconds.
-BATCHES_AT_ONCE = 10
+BATCHES_PER_SEND = 10  # then the offset is saved and the lease renewed: sending 10 takes milliseconds
 RENEW_AFTER_SECONDS = LEASE_SECONDS / 3
 
 
 @kafka_function(ImportTrigger)
 def import_batches(trigger: ImportTrigger) -> None:
-    """Called for `webshop.product.import.trigger`."""
-    service, product = clients.service_database(), clients.product_database()
-    with jobs.claimed(service, trigger) as held:
-        try:
-            Batching(service, product, clients.storage(), clients.kafka()).work_on(held)
-        except PermanentError as error:
-            closing.close(service, product, held, str(error))
-            raise
+    """Handles `webshop.product.import.trigger`."""
+    service_db, product_db = clients.service_database(), clients.product_database()
+    with service_db.begin() as conn:
+        claim = claim_import(conn, trigger)
+    try:
+        BatchSender(claim, service_db, product_db, clients.storage(), clients.kafka()).run()
+    except NothingToDo:
+        raise
+    except PermanentError as error:
+        close_import(service_db, product_db, claim, str(error))
+        raise
+    except Exception:
+        log.warning("A claim of an import failed, reference %s", claim.reference)
+        IMPORTS.back_off_if_possible(service_db, claim)
+        raise
 
 
 @dataclass
-class Validated:
-    """A file's rows, judged: the good ones cut into batches, the others by their row numbers."""
+class ValidatedFile:
+    """The rows of a file: the good ones cut into batches, the refused ones by their row numbers."""
 
     batches: list[ImportBatch] = field(default_factory=list)
     refused_row_numbers: list[int] = field(default_factory=list)
@@ -71,170 +83,179 @@ class Validated:
         return sum(len(batch.rows) for batch in self.batches) + len(self.refused_row_numbers)
 
     def offsets(self) -> dict[int, int]:
-        """By each batch's first row: how many data rows are dealt with once it is sent, refused ones included."""
-        good = accumulate(len(batch.rows) for batch in self.batches)
+        """How many data rows are processed once a batch is sent, refused ones included, by the batch's first row."""
+        good_rows = accumulate(len(batch.rows) for batch in self.batches)
         return {
             batch.first_row: rows + bisect_right(self.refused_row_numbers, batch.row_numbers[-1])
-            for batch, rows in zip(self.batches, good, strict=True)
+            for batch, rows in zip(self.batches, good_rows, strict=True)
         }
 
 
 @dataclass(frozen=True)
-class Batching:
-    """Brings a claimed import to where only results are missing."""
+class BatchSender:
+    """Brings a claimed import to the point where only results are missing."""
 
-    service: Engine
-    product: Engine
+    claim: ImportClaim
+    service_db: Engine
+    product_db: Engine
     storage: Storage
     kafka: Kafka
 
-    def work_on(self, held: Claim) -> None:
-        """Validates the file unless that was done, and sends every batch that has no result.
+    def run(self) -> None:
+        """Validates the file unless that is committed, and sends every batch that has no result.
 
         Raises PermanentError when the import can only be ended, and NothingToDo when the lease was lost.
         """
-        if held.claims > MAX_CLAIMS:
-            raise PermanentError(f"We gave up after {MAX_CLAIMS} attempts without progress. {retry_or_tell(held)}")
-        validated = self.validate(held) if held.processing_step == Step.VALIDATE else self.read_again(held)
-        if validated:
-            self.publish(held, validated)
+        if self.claim.claims > MAX_CLAIMS:
+            reason = f"We gave up after {MAX_CLAIMS} attempts without progress."
+            raise PermanentError(f"{reason} {advise_retry(self.claim)}")
+        file = self.validate() if self.claim.processing_step == Step.VALIDATE else self.read_validated_file()
+        if file:
+            self.publish(file)
 
-    def validate(self, held: Claim) -> Validated | None:
-        """Checks all that can be checked and commits it at once. None: the import ended here."""
-        if held.operation != Operation.UPDATE:
-            reason = f'The operation "{held.operation}" is not supported. Allowed: {Operation.UPDATE}.'
-            self.end(held, Status.INVALID_OPERATION_TYPE, reason)
+    def validate(self) -> ValidatedFile | None:
+        """Checks all that can be checked and commits the outcome at once. None: the import has ended."""
+        claim = self.claim
+        if claim.operation != Operation.UPDATE:
+            reason = f'The operation "{claim.operation}" is not supported. Allowed: {Operation.UPDATE}.'
+            self.finish(Status.INVALID_OPERATION_TYPE, reason)
             return None
-        if held.size_bytes > MAX_FILE_BYTES:
-            reason = f"The file has {held.size_bytes:,} bytes. Allowed are {MAX_FILE_BYTES:,} (5 MB): split it."
-            self.end(held, Status.FAILED_WITH_VALIDATION_ERRORS, reason)
+        if claim.size_bytes > MAX_FILE_BYTES:
+            self.finish(Status.FAILED_WITH_VALIDATION_ERRORS, explain_file_too_large(claim.size_bytes))
             return None
-        content = self.storage.read(held.object_path, held.generation)
+        content = self.storage.read(claim.object_path, claim.generation)
         try:
             file = validation.open_file(content)
-        except RefusedFile as refused:
-            read_as = {"encoding": refused.encoding, "delimiter": refused.delimiter}
-            self.end(held, Status(refused.status), refused.reason, **read_as)
+        except RefusedFile as refusal:
+            read_as = {"encoding": refusal.encoding, "delimiter": refusal.delimiter}
+            self.finish(Status(refusal.status), refusal.reason, **read_as)
             return None
-        with self.service.begin() as service:
-            return self.validate_rows(service, held, file)
+        with self.service_db.begin() as conn:
+            return self.validate_rows(conn, file)
 
-    def validate_rows(self, service: Connection, held: Claim, file: ImportFile) -> Validated | None:
-        """Stores refused rows as they are found; the batches, the total and the step that follows end it."""
-        validated = Validated()
-        renewed = time.monotonic()
+    def validate_rows(self, conn: Connection, file: ImportFile) -> ValidatedFile | None:
+        """Stores refused rows, the list of batches and the total in one transaction. None: the import has ended."""
+        claim = self.claim
+        validated = ValidatedFile()
+        renewed_at = time.monotonic()
         for piece in file.pieces():
-            ledger.store_refused(service, held.uuid, held.run, piece.refused)
+            ledger.store_refused_rows(conn, claim.uuid, claim.run, piece.refused)
             validated.refused_row_numbers += [row.row_number for row in piece.refused]
-            validated.batches += cut(held, file.columns, piece)
-            if time.monotonic() - renewed > RENEW_AFTER_SECONDS:
-                self.renew(held)
-                renewed = time.monotonic()
-        read_as = {
-            "encoding": file.encoding,
-            "delimiter": file.delimiter,
-            "skipped_columns": list(file.skipped_columns),
-            "total_rows": validated.total_rows,
-            "failed_rows": len(validated.refused_row_numbers),
-        }
-        ledger.store_batches(service, validated.batches)
-        jobs.write(service, held, claims=0, processing_step=Step.PUBLISH, **read_as)
+            validated.batches += cut_into_batches(claim, file.columns, piece)
+            if time.monotonic() - renewed_at > RENEW_AFTER_SECONDS:
+                self.renew()
+                renewed_at = time.monotonic()
+        ledger.store_batches(conn, validated.batches)
+        IMPORTS.renew(
+            conn,
+            claim,
+            claims=0,
+            processing_step=Step.PUBLISH,
+            encoding=file.encoding,
+            delimiter=file.delimiter,
+            skipped_columns=list(file.skipped_columns),
+            total_rows=validated.total_rows,
+            failed_rows=len(validated.refused_row_numbers),
+        )
         if not validated.total_rows:
             reason = "The file has a heading but no rows: there is nothing to import."
-            jobs.finish(service, held.uuid, held.run, Status.FAILED_WITH_VALIDATION_ERRORS, reason)
+            finish_import(conn, claim.uuid, claim.run, Status.FAILED_WITH_VALIDATION_ERRORS, reason)
             return None
-        if held.on_error == OnError.ABORT and self.anything_refused(service, held, validated):
-            self.abort(service, held, validated.total_rows)
+        if claim.on_error == OnError.ABORT and self.has_refused_rows(conn, validated):
+            self.abort(conn, validated.total_rows)
             return None
         if not validated.batches:
-            ledger.settle(service, held.uuid, held.run, validated.total_rows)
+            ledger.settle(conn, claim.uuid, claim.run, validated.total_rows)
             return None
         return validated
 
-    def anything_refused(self, service: Connection, held: Claim, validated: Validated) -> bool:
-        """Asks the product database too, for every identifier and every rule on stored values."""
+    def has_refused_rows(self, conn: Connection, file: ValidatedFile) -> bool:
+        """Checks every identifier and every rule on stored values in the product database, too."""
         refused: list[RefusedRow] = []
-        with self.product.connect() as product:
-            for batch in validated.batches:
-                refused += import_apply.refusals(product, batch)
-        ledger.store_refused(service, held.uuid, held.run, refused)
-        return bool(refused or validated.refused_row_numbers)
+        with self.product_db.connect() as product_conn:
+            for batch in file.batches:
+                refused += import_apply.find_refused_rows(product_conn, batch)
+        ledger.store_refused_rows(conn, self.claim.uuid, self.claim.run, refused)
+        return bool(refused or file.refused_row_numbers)
 
-    def abort(self, service: Connection, held: Claim, total_rows: int) -> None:
-        """Ends an import that was to be applied whole or not at all."""
-        ledger.refuse_unreached(
-            service, held.uuid, held.run, "Nothing is wrong with this row, but others were refused (on_error=abort)."
-        )
-        refused = ledger.refused_rows(service, held.uuid, held.run)
+    def abort(self, conn: Connection, total_rows: int) -> None:
+        """Ends an import that was to be applied as a whole or not at all."""
+        import_uuid, run = self.claim.uuid, self.claim.run
+        message = "Nothing is wrong with this row, but other rows were refused (on_error=abort)."
+        ledger.refuse_unreached_rows(conn, import_uuid, run, message)
+        refused_rows = ledger.count_refused_rows(conn, import_uuid, run)
         reason = (
-            f"{refused:,} of {total_rows:,} rows were refused, so nothing was applied (on_error=abort). "
-            "Download the error report, mend the rows in it and upload the file again."
+            f"{refused_rows:,} of {pluralize(total_rows, 'row', 'rows')} {was_or_were(refused_rows)} refused,"
+            " so nothing was applied (on_error=abort)."
+            " Download the error report, correct the rows in it and upload it again."
         )
-        ended = {"failed_rows": total_rows, "processing_offset": total_rows}
-        jobs.finish(service, held.uuid, held.run, Status.FAILED_WITH_VALIDATION_ERRORS, reason, **ended)
+        counts = {"failed_rows": total_rows, "processing_offset": total_rows}
+        finish_import(conn, import_uuid, run, Status.FAILED_WITH_VALIDATION_ERRORS, reason, **counts)
 
-    def read_again(self, held: Claim) -> Validated:
-        """The batches of a file that an earlier claimant validated.
+    def read_validated_file(self) -> ValidatedFile:
+        """The batches of a file that an earlier claim validated.
 
-        The cells are read anew; which rows are refused stands as it was committed, and the product database is not
-        asked again.
+        Which rows are refused stays as it was committed; the product database is not queried again.
         """
-        file = validation.open_file(self.storage.read(held.object_path, held.generation))
-        validated = Validated()
+        file = validation.open_file(self.storage.read(self.claim.object_path, self.claim.generation))
+        validated = ValidatedFile()
         for piece in file.pieces():
             validated.refused_row_numbers += [row.row_number for row in piece.refused]
-            validated.batches += cut(held, file.columns, piece)
+            validated.batches += cut_into_batches(self.claim, file.columns, piece)
         return validated
 
-    def publish(self, held: Claim, validated: Validated) -> None:
-        """Opens the gate and sends every batch without a result. Raises PermanentError where the gate was closed."""
-        with self.product.begin() as product:
-            closed_because = gate.open_gate(product, held.uuid, held.run)
-        if closed_because is not None:
-            raise PermanentError(closed_because)
-        with self.service.begin() as service:
-            missing = ledger.batches_without_result(service, held.uuid, held.run)
-        unsent = [batch for batch in validated.batches if batch.first_row in missing]
-        if {batch.first_row: ledger.multirange(batch.row_numbers) for batch in unsent} != missing:
-            raise PermanentError(f"The file is read differently now than when it was validated. {retry_or_tell(held)}")
-        offsets = validated.offsets()
-        for start in range(0, len(unsent), BATCHES_AT_ONCE):
-            sent = unsent[start : start + BATCHES_AT_ONCE]
-            self.kafka.send(*sent)
-            self.renew(held, processing_offset=furthest(offsets[sent[-1].first_row]))
+    def publish(self, file: ValidatedFile) -> None:
+        """Opens the gate and sends every batch without a result. Raises PermanentError when the gate was closed."""
+        claim = self.claim
+        with self.product_db.begin() as product_conn:
+            reason = gate.open_gate(product_conn, claim.uuid, claim.run)
+        if reason is not None:
+            raise PermanentError(reason)
+        with self.service_db.begin() as conn:
+            missing = ledger.find_batches_without_result(conn, claim.uuid, claim.run)
+        unsent = [batch for batch in file.batches if batch.first_row in missing]
+        if {batch.first_row: ledger.format_multirange(batch.row_numbers) for batch in unsent} != missing:
+            reason = "The rows of the file are not the same as when it was validated."
+            raise PermanentError(f"{reason} {advise_retry(claim)}")
+        offsets = file.offsets()
+        for start in range(0, len(unsent), BATCHES_PER_SEND):
+            batches = unsent[start : start + BATCHES_PER_SEND]
+            self.kafka.send(*batches)
+            self.renew(processing_offset=at_least(offsets[batches[-1].first_row]))
         # Batches may wait in a long queue: each claim that brought no result waits longer before they are sent again.
-        patience = jobs.now(LEASE_SECONDS * held.claims)
-        offset = furthest(validated.total_rows)
-        self.renew(held, processing_offset=offset, processing_step=Step.APPLY, lease_until=patience)
+        self.renew(
+            processing_offset=at_least(file.total_rows),
+            processing_step=Step.APPLY,
+            lease_until=now(LEASE_SECONDS * claim.claims),
+        )
         if not unsent:
-            with self.service.begin() as service:
-                jobs.lock(service, held.uuid, held.run)
-                ledger.settle(service, held.uuid, held.run, validated.total_rows)
+            with self.service_db.begin() as conn:
+                lock_import(conn, claim.uuid, claim.run)
+                ledger.settle(conn, claim.uuid, claim.run, file.total_rows)
 
-    def renew(self, held: Claim, **values: object) -> None:
-        """Keeps the lease, and writes `values`, in a transaction of its own."""
-        with self.service.begin() as service:
-            jobs.write(service, held, **values)
+    def renew(self, **values: Any) -> None:
+        """Renews the lease and writes `values` in a transaction of its own."""
+        with self.service_db.begin() as conn:
+            IMPORTS.renew(conn, self.claim, **values)
 
-    def end(self, held: Claim, status: Status, reason: str, **values: object) -> None:
-        """Ends an import of which no row was judged."""
-        with self.service.begin() as service:
-            jobs.write(service, held, **values)
-            jobs.finish(service, held.uuid, held.run, status, reason)
+    def finish(self, status: Status, reason: str, **values: Any) -> None:
+        """Ends an import before any row was read."""
+        with self.service_db.begin() as conn:
+            IMPORTS.finish(conn, self.claim, status, reason=reason, **values)
 
 
-def furthest(offset: int) -> ColumnElement[int]:
-    """The offset, unless an earlier claimant came further: what is sent again is no step back."""
+def at_least(offset: int) -> ColumnElement[int]:
+    """`offset`, unless an earlier worker came further: batches that are sent again do not lower it."""
     return func.greatest(imports.c.processing_offset, offset)
 
 
-def retry_or_tell(held: Claim) -> str:
+def advise_retry(claim: ImportClaim) -> str:
     """What a merchant can do about a fault of ours."""
-    return f"Retry the import; if it ends so again, tell us this reference: {held.reference}."
+    return f"Retry the import. If it fails again, quote this reference to support: {claim.reference}."
 
 
-def cut(held: Claim, columns: tuple[str, ...], piece: Piece) -> list[ImportBatch]:
-    """Cuts a piece's good rows into batches: the same cuts whenever the same file is read."""
+def cut_into_batches(claim: ImportClaim, columns: tuple[str, ...], piece: Piece) -> list[ImportBatch]:
+    """Cuts the good rows of a piece into batches. The same file always gives the same batches."""
     batches = []
     start = 0
     while start < len(piece.rows):
@@ -242,6 +263,6 @@ def cut(held: Claim, columns: tuple[str, ...], piece: Piece) -> list[ImportBatch
         while size > 1 and len(msgspec.json.encode(piece.rows[start : start + size])) > MAX_BATCH_BYTES:
             size //= 2
         numbers, rows = piece.row_numbers[start : start + size], piece.rows[start : start + size]
-        batches.append(ImportBatch(held.webshop_uuid, held.uuid, held.run, tuple(numbers), columns, tuple(rows)))
+        batches.append(ImportBatch(claim.webshop_uuid, claim.uuid, claim.run, tuple(numbers), columns, tuple(rows)))
         start += size
     return batches

@@ -1,9 +1,7 @@
-"""import_progress: adds a batch's result to its import's ledger, and ends the import with the last one.
+"""import_progress: adds a batch's result to the ledger of its import, and ends the import with the last one."""
 
-A result that comes again, or for a run that is over, changes nothing.
-"""
-
-from functions.imports import jobs, ledger
+from functions.imports import ledger
+from functions.imports.jobs import lock_import
 from shared import clients
 from shared.delivery import kafka_function
 from shared.errors import NothingToDo
@@ -11,10 +9,10 @@ from shared.messages import BatchApplied
 
 
 @kafka_function(BatchApplied)
-def import_progress(applied: BatchApplied) -> None:
-    """Called for `webshop.products.import.result`."""
-    with clients.service_database().begin() as service:
-        row = jobs.lock(service, applied.import_uuid, applied.run)
-        if not ledger.store_result(service, applied):
-            raise NothingToDo(f"the result of row {applied.first_row} is stored already")
-        ledger.settle(service, applied.import_uuid, applied.run, row.total_rows)
+def import_progress(result: BatchApplied) -> None:
+    """Handles `webshop.products.import.result`. A duplicate, or a result of a run that is over, changes nothing."""
+    with clients.service_database().begin() as conn:
+        row = lock_import(conn, result.import_uuid, result.run)
+        if not ledger.store_result(conn, result):
+            raise NothingToDo(f"the result of the batch from row {result.first_row} on is stored already")
+        ledger.settle(conn, result.import_uuid, result.run, row.total_rows)

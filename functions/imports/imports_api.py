@@ -22,28 +22,27 @@ CSV = "text/csv; charset=utf-8"
 
 
 def start_import(webshop_uuid: UUID, user_uuid: UUID, body: StartImport, headers: Headers) -> StartedImport:
-    """Opens an upload: the import exists once the file's bytes are sent to the URL in the answer."""
-    with clients.service_database().connect() as service:
-        return operations.start(
-            service, clients.storage(), webshop_uuid, user_uuid, body, origin=headers.get("Origin", "")
-        )
+    """Opens an upload. The import exists once the file's bytes are sent to the URL in the response."""
+    origin = headers.get("Origin", "")
+    with clients.service_database().connect() as conn:
+        return operations.start_import(conn, clients.storage(), webshop_uuid, user_uuid, body, origin=origin)
 
 
 def list_imports(webshop_uuid: UUID, query: ImportQuery) -> ImportPage:
     """The webshop's imports, newest first."""
-    with clients.service_database().connect() as service:
-        return operations.find_all(service, webshop_uuid, query)
+    with clients.service_database().connect() as conn:
+        return operations.list_imports(conn, webshop_uuid, query)
 
 
 def find_import(webshop_uuid: UUID, import_uuid: UUID) -> Import:
-    """One import: how far it is, how it ended and why."""
-    with clients.service_database().connect() as service:
-        return operations.find_one(service, webshop_uuid, import_uuid)
+    """One import: its progress, and how and why it ended."""
+    with clients.service_database().connect() as conn:
+        return operations.find_import(conn, webshop_uuid, import_uuid)
 
 
 def retry_import(webshop_uuid: UUID, user_uuid: UUID, import_uuid: UUID) -> Import:
-    """Runs an import that failed, or has refused rows, once more from its file."""
-    trigger = operations.retry(clients.service_database(), webshop_uuid, user_uuid, import_uuid)
+    """Runs an import that failed or has refused rows again, from its file."""
+    trigger = operations.retry_import(clients.service_database(), webshop_uuid, user_uuid, import_uuid)
     try:
         clients.kafka().send(trigger)
     except Unavailable:
@@ -52,17 +51,17 @@ def retry_import(webshop_uuid: UUID, user_uuid: UUID, import_uuid: UUID) -> Impo
 
 
 def download_errors(webshop_uuid: UUID, import_uuid: UUID) -> Answer:
-    """The error report: every failed row with what is wrong with it, to mend and upload again."""
-    service_database = clients.service_database()
-    with service_database.connect() as service:
-        row = operations.row_of(service, webshop_uuid, import_uuid)
-    report = error_report.report(service_database, clients.storage(), row)
+    """The error report: every failed row with its errors, to correct and upload again."""
+    service_db = clients.service_database()
+    with service_db.connect() as conn:
+        row = operations.find_row(conn, webshop_uuid, import_uuid)
+    report = error_report.report(service_db, clients.storage(), row)
     disposition = content_disposition(f"errors of {row['file_name']}")
     return Answer(report, content_type=CSV, headers={"Content-Disposition": disposition})
 
 
 def download_template() -> Answer:
-    """A file to begin with: every heading, and two example rows to replace."""
+    """A file to start with: every heading, and two example rows to replace."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(column.key for column in COLUMNS)

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Connection, case, text, update
+from sqlalchemy import ColumnElement, Connection, Table, Text, case, cast, delete, func, select, text, update
 
-from functions.imports import jobs
-from functions.imports.states import LEASE_SECONDS, Status, Step
+from functions.imports.jobs import finish_import
+from functions.imports.states import Status, Step
+from shared.leases import LEASE_SECONDS, now
 from shared.messages import BatchApplied, CellError, ImportBatch, RefusedRow
-from shared.tables.service import import_batches, imports
+from shared.tables.service import import_batches, import_refused_rows, imports
+from shared.wording import was_or_were
 
-NOT_APPLIED = "not_applied"
-REFUSED_ROWS_AT_ONCE = 20_000  # a few MB of JSON a statement
+NOT_APPLIED = "not_applied"  # the error code of a good row that was not applied
+REFUSED_ROWS_PER_STATEMENT = 20_000  # a few MB of JSON
 
 
-def store_refused(service: Connection, import_uuid: UUID, run: int, rows: Sequence[RefusedRow]) -> None:
+def store_refused_rows(conn: Connection, import_uuid: UUID, run: int, rows: Sequence[RefusedRow]) -> None:
     """Stores refused rows, each once."""
     statement = text("""
         insert into import_refused_rows (import_uuid, run, row_number, errors)
@@ -26,20 +28,20 @@ def store_refused(service: Connection, import_uuid: UUID, run: int, rows: Sequen
         from json_array_elements(cast(:rows as json))
         on conflict do nothing
     """)
-    for start in range(0, len(rows), REFUSED_ROWS_AT_ONCE):
-        encoded = msgspec.json.encode(rows[start : start + REFUSED_ROWS_AT_ONCE]).decode()
-        service.execute(statement, {"import_uuid": import_uuid, "run": run, "rows": encoded})
+    for start in range(0, len(rows), REFUSED_ROWS_PER_STATEMENT):
+        rows_json = msgspec.json.encode(rows[start : start + REFUSED_ROWS_PER_STATEMENT]).decode()
+        conn.execute(statement, {"import_uuid": import_uuid, "run": run, "rows": rows_json})
 
 
-def store_batches(service: Connection, batches: Sequence[ImportBatch]) -> None:
-    """Stores the list of batches that a run consists of; from here on it is that list, whoever works on it."""
+def store_batches(conn: Connection, batches: Sequence[ImportBatch]) -> None:
+    """Stores the list of batches that a run consists of. Every later claim of the run works on this list."""
     rows = [
         {
             "import_uuid": batch.import_uuid,
             "run": batch.run,
             "first_row": batch.first_row,
             "size": len(batch.rows),
-            "row_numbers": multirange(batch.row_numbers),
+            "row_numbers": format_multirange(batch.row_numbers),
         }
         for batch in batches
     ]
@@ -49,10 +51,10 @@ def store_batches(service: Connection, batches: Sequence[ImportBatch]) -> None:
         from json_populate_recordset(cast(null as import_batches), cast(:rows as json))
         on conflict do nothing
     """)
-    service.execute(statement, {"rows": msgspec.json.encode(rows).decode()})
+    conn.execute(statement, {"rows": msgspec.json.encode(rows).decode()})
 
 
-def multirange(numbers: Iterable[int]) -> str:
+def format_multirange(numbers: Iterable[int]) -> str:
     """Ascending numbers as PostgreSQL writes a multirange: 2, 3, 5 is {[2,4),[5,6)}."""
     ranges: list[list[int]] = []
     for number in numbers:
@@ -63,22 +65,18 @@ def multirange(numbers: Iterable[int]) -> str:
     return "{" + ",".join(f"[{first},{end})" for first, end in ranges) + "}"
 
 
-def store_result(service: Connection, applied: BatchApplied) -> bool:
-    """Stores what became of a batch, once: False when its result is stored already, or it is none of this run's."""
+def store_result(conn: Connection, result: BatchApplied) -> bool:
+    """Stores what became of a batch, once. False: its result is stored already, or the run has no such batch."""
     statement = (
         update(import_batches)
-        .where(
-            import_batches.c.import_uuid == applied.import_uuid,
-            import_batches.c.run == applied.run,
-            import_batches.c.first_row == applied.first_row,
-            import_batches.c.updated.is_(None),
-        )
-        .values(updated=applied.updated, unchanged=applied.unchanged, failed=len(applied.refused))
+        .where(*of_run(import_batches, result.import_uuid, result.run))
+        .where(import_batches.c.first_row == result.first_row, import_batches.c.updated.is_(None))
+        .values(updated=result.updated, unchanged=result.unchanged, failed=len(result.refused))
     )
-    if service.execute(statement).rowcount == 0:
+    if conn.execute(statement).rowcount == 0:
         return False
-    if applied.refused:
-        store_refused(service, applied.import_uuid, applied.run, applied.refused)
+    if result.refused:
+        store_refused_rows(conn, result.import_uuid, result.run, result.refused)
     return True
 
 
@@ -93,11 +91,11 @@ class Counts:
 
     @property
     def applied_rows(self) -> int:
-        """Rows whose values stand in the product database."""
+        """Rows whose values are those of the product database now."""
         return self.updated_rows + self.unchanged_rows
 
     def columns(self) -> dict[str, int]:
-        """As they stand in the import's row."""
+        """The counts as columns of the import's row."""
         return {
             "updated_rows": self.updated_rows,
             "unchanged_rows": self.unchanged_rows,
@@ -105,100 +103,94 @@ class Counts:
         }
 
 
-def counts(service: Connection, import_uuid: UUID, run: int, total_rows: int) -> Counts:
-    """Sums the stored results. Rows that are in no batch were refused when the file was validated."""
-    sums = service.execute(
-        text("""
-            select count(*) filter (where updated is null) as missing, coalesce(sum(size), 0) as good,
-                   coalesce(sum(updated), 0) as updated, coalesce(sum(unchanged), 0) as unchanged,
-                   coalesce(sum(failed), 0) as failed
-            from import_batches where import_uuid = :import_uuid and run = :run
-        """),
-        {"import_uuid": import_uuid, "run": run},
-    ).one()
+def sum_counts(conn: Connection, import_uuid: UUID, run: int, total_rows: int) -> Counts:
+    """Sums the stored results. A row that is in no batch was refused by VALIDATE."""
+    columns = import_batches.c
+    statement = select(
+        func.count().filter(columns.updated.is_(None)).label("missing"),
+        *(func.coalesce(func.sum(columns[name]), 0).label(name) for name in ("size", "updated", "unchanged", "failed")),
+    ).where(*of_run(import_batches, import_uuid, run))
+    sums = conn.execute(statement).one()
     return Counts(
         updated_rows=int(sums.updated),
         unchanged_rows=int(sums.unchanged),
-        failed_rows=int(total_rows - sums.good + sums.failed),
+        failed_rows=int(total_rows - sums.size + sums.failed),
         batches_without_result=int(sums.missing),
     )
 
 
-def settle(service: Connection, import_uuid: UUID, run: int, total_rows: int) -> bool:
-    """Brings the import's row to what is stored: the final state when every batch has its result, else a new lease.
+def settle(conn: Connection, import_uuid: UUID, run: int, total_rows: int) -> None:
+    """Writes the stored counts to the import's row: a final state if no result is missing, else a new lease.
 
-    Two transactions that each add one of the last two results would both miss the end, so the caller holds the
-    import's row locked. Returns whether the import is over.
+    The caller holds the row's lock: two transactions that each add one of the last two results would both miss the end.
     """
-    now = counts(service, import_uuid, run, total_rows)
-    if now.batches_without_result:
-        # While batches are being sent the sender renews its lease itself; if it failed, the next one is not kept out.
-        lease = case((imports.c.processing_step == Step.APPLY, jobs.now(LEASE_SECONDS)), else_=imports.c.lease_until)
+    counts = sum_counts(conn, import_uuid, run, total_rows)
+    if counts.batches_without_result:
+        # While batches are being sent the worker renews its lease itself; if it failed, the next one can claim soon.
+        lease_until = case((imports.c.processing_step == Step.APPLY, now(LEASE_SECONDS)), else_=imports.c.lease_until)
         statement = update(imports).where(imports.c.uuid == import_uuid)
-        service.execute(statement.values(**now.columns(), lease_until=lease, claims=0, updated_at=jobs.now()))
-        return False
-    status, reason = verdict(now)
-    reached = {"processing_step": Step.APPLY, "processing_offset": total_rows}
-    jobs.finish(service, import_uuid, run, status, reason, **reached, **now.columns())
-    return True
+        conn.execute(statement.values(**counts.columns(), lease_until=lease_until, claims=0, updated_at=now()))
+        return
+    status, reason = final_state(counts)
+    end = {"processing_step": Step.APPLY, "processing_offset": total_rows}
+    finish_import(conn, import_uuid, run, status, reason, **end, **counts.columns())
 
 
-def verdict(counts: Counts) -> tuple[Status, str]:
-    """The final state that the counts say, and a reason for the merchant."""
-    total = counts.applied_rows + counts.failed_rows
-    did = f"{counts.updated_rows:,} updated, {counts.unchanged_rows:,} already up to date"
+def final_state(counts: Counts) -> tuple[Status, str]:
+    """The state that complete counts lead to, and its reason for the merchant."""
+    total_rows = counts.applied_rows + counts.failed_rows
+    applied = f"{counts.updated_rows:,} updated, {counts.unchanged_rows:,} already up to date"
+    correct = "Download the error report, correct the rows in it and upload it again."
     if not counts.failed_rows:
-        return Status.COMPLETED, f"All {total:,} rows are applied: {did}."
-    mend = "Download the error report, mend the rows in it and upload it again."
+        subject = "The only row is" if total_rows == 1 else f"All {total_rows:,} rows are"
+        return Status.COMPLETED, f"{subject} applied: {applied}."
     if counts.applied_rows:
-        return Status.COMPLETED_WITH_ERRORS, f"{counts.failed_rows:,} of {total:,} rows were refused ({did}). {mend}"
-    return Status.FAILED_WITH_VALIDATION_ERRORS, f"None of the {total:,} rows could be applied. {mend}"
+        refused = f"{counts.failed_rows:,} of {total_rows:,} rows {was_or_were(counts.failed_rows)} refused"
+        return Status.COMPLETED_WITH_ERRORS, f"{refused} ({applied}). {correct}"
+    subject = "The only row" if total_rows == 1 else f"None of the {total_rows:,} rows"
+    could = "could not" if total_rows == 1 else "could"
+    return Status.FAILED_WITH_VALIDATION_ERRORS, f"{subject} {could} be applied. {correct}"
 
 
-def refuse_unreached(service: Connection, import_uuid: UUID, run: int, message: str) -> None:
-    """Counts every row of the batches without a result as failed, each with the code `not_applied`."""
+def refuse_unreached_rows(conn: Connection, import_uuid: UUID, run: int, message: str) -> None:
+    """Counts every row of the batches without a result as failed, each with the code `not_applied` and `message`."""
     error = CellError("", "", NOT_APPLIED, message)
-    keys = {"import_uuid": import_uuid, "run": run}
-    service.execute(
-        text("""
-            insert into import_refused_rows (import_uuid, run, row_number, errors)
-            select b.import_uuid, b.run, row_number, cast(:errors as jsonb)
-            from import_batches b, unnest(b.row_numbers) as part,
-                 generate_series(lower(part), upper(part) - 1) as row_number
-            where b.import_uuid = :import_uuid and b.run = :run and b.updated is null
-            on conflict do nothing
-        """),
-        {**keys, "errors": msgspec.json.encode([error]).decode()},
-    )
-    service.execute(
-        text("""
-            update import_batches set updated = 0, unchanged = 0, failed = size
-            where import_uuid = :import_uuid and run = :run and updated is null
-        """),
-        keys,
-    )
-
-
-def refused_rows(service: Connection, import_uuid: UUID, run: int) -> int:
-    """How many rows something is wrong with, those that were only not applied left out."""
-    statement = text(f"""
-        select count(*) from import_refused_rows
-        where import_uuid = :import_uuid and run = :run and errors->0->>'code' <> '{NOT_APPLIED}'
-    """)  # a constant of this module
-    return int(service.execute(statement, {"import_uuid": import_uuid, "run": run}).scalar_one())
-
-
-def batches_without_result(service: Connection, import_uuid: UUID, run: int) -> dict[int, str]:
-    """Which batches are still to be sent, or to come back: their row numbers by their first row."""
     statement = text("""
-        select first_row, cast(row_numbers as text) as row_numbers from import_batches
-        where import_uuid = :import_uuid and run = :run and updated is null
+        insert into import_refused_rows (import_uuid, run, row_number, errors)
+        select b.import_uuid, b.run, row_number, cast(:errors as jsonb)
+        from import_batches b, unnest(b.row_numbers) as part,
+             generate_series(lower(part), upper(part) - 1) as row_number
+        where b.import_uuid = :import_uuid and b.run = :run and b.updated is null
+        on conflict do nothing
     """)
-    rows = service.execute(statement, {"import_uuid": import_uuid, "run": run})
-    return {row.first_row: row.row_numbers for row in rows}
+    errors_json = msgspec.json.encode([error]).decode()
+    conn.execute(statement, {"import_uuid": import_uuid, "run": run, "errors": errors_json})
+    unreached = (*of_run(import_batches, import_uuid, run), import_batches.c.updated.is_(None))
+    conn.execute(update(import_batches).where(*unreached).values(updated=0, unchanged=0, failed=import_batches.c.size))
 
 
-def forget(service: Connection, import_uuid: UUID) -> None:
-    """Empties the ledger of every run."""
-    for table in ("import_batches", "import_refused_rows"):
-        service.execute(text(f"delete from {table} where import_uuid = :import_uuid"), {"import_uuid": import_uuid})
+def count_refused_rows(conn: Connection, import_uuid: UUID, run: int) -> int:
+    """How many rows have an error of their own, without those that were only not applied."""
+    first_code = import_refused_rows.c.errors[0]["code"].astext
+    statement = select(func.count()).where(*of_run(import_refused_rows, import_uuid, run), first_code != NOT_APPLIED)
+    return int(conn.execute(statement).scalar_one())
+
+
+def find_batches_without_result(conn: Connection, import_uuid: UUID, run: int) -> dict[int, str]:
+    """The batches that have no result yet: their row numbers as a multirange, by their first row."""
+    row_numbers = cast(import_batches.c.row_numbers, Text).label("row_numbers")
+    statement = select(import_batches.c.first_row, row_numbers).where(
+        *of_run(import_batches, import_uuid, run), import_batches.c.updated.is_(None)
+    )
+    return {row.first_row: row.row_numbers for row in conn.execute(statement)}
+
+
+def delete_ledger(conn: Connection, import_uuid: UUID) -> None:
+    """Deletes the ledgers of all runs of an import."""
+    for table in (import_batches, import_refused_rows):
+        conn.execute(delete(table).where(table.c.import_uuid == import_uuid))
+
+
+def of_run(table: Table, import_uuid: UUID, run: int) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """The conditions that bind a statement to one run of an import."""
+    return (table.c.import_uuid == import_uuid, table.c.run == run)

@@ -1,4 +1,4 @@
-"""What a merchant can do with imports: start, find, list, retry. HTTP and every other API call these."""
+"""What a merchant can do with imports: start, find, list, retry. Every API calls these."""
 
 from __future__ import annotations
 
@@ -9,35 +9,51 @@ from typing import TYPE_CHECKING, Annotated
 from uuid import UUID, uuid4
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Engine, RowMapping, func, select, tuple_, update
+from sqlalchemy import Connection, Engine, RowMapping, func, select, update
 from sqlalchemy.exc import IntegrityError
 
-from functions.imports import import_upload, jobs, ledger
-from functions.imports.states import ACTIVE, MAX_FILE_BYTES, OnError, Operation, Status, Step
+from functions.imports import ledger
+from functions.imports.import_upload import (
+    ON_ERROR_KEY,
+    OPERATION_KEY,
+    USER_KEY,
+    ActiveImport,
+    find_active_import,
+    upload_path,
+)
+from functions.imports.states import (
+    ACTIVE,
+    MAX_FILE_BYTES,
+    OnError,
+    Operation,
+    Status,
+    Step,
+    explain_file_too_large,
+)
 from shared.file_names import safe_file_name
+from shared.leases import REQUEUE_AFTER_SECONDS, now
 from shared.messages import ImportTrigger
-from shared.paging import MAX_PAGE, Position
+from shared.pagination import PageQuery, fetch_page
 from shared.problems import Problem, not_found, refused
 from shared.tables.service import imports
 
-if TYPE_CHECKING:  # at run time they come with whoever makes the clients
+if TYPE_CHECKING:  # loaded at run time by the function that makes the clients
     from shared.clients.bucket import Storage
 
-# https://www.rfc-editor.org/rfc/rfc6454#section-7 , of the web alone
-ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")
+ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?")  # https://www.rfc-editor.org/rfc/rfc6454#section-7
 
 
 class StartImport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to import and how."""
 
     file_name: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
-    operation: Operation = Operation.UPDATE  # the others are taken, and refused by the import itself
+    operation: Operation = Operation.UPDATE  # any other is accepted here and refused by the import itself
     on_error: OnError = OnError.PARTIAL
-    size_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None  # where the client knows it: refused early
+    size_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None  # if the client knows it: refused early
 
 
 class StartedImport(msgspec.Struct, frozen=True):
-    """Where to send the file's bytes. The import exists once they are there."""
+    """Where to send the file's bytes. The import exists once they have arrived."""
 
     uuid: UUID
     upload_url: str
@@ -55,29 +71,27 @@ class Import(msgspec.Struct, frozen=True):
     operation: str
     on_error: str
     status: Status
-    reason: str  # why it ended as it did; "" while it has not
-    run: int  # 1, and one more with every retry
+    reason: str  # why it ended as it did; "" until then
+    run: int  # 1, plus one with every retry
     skipped_columns: tuple[str, ...]  # headings that are known and not imported
     total_rows: int  # 0 until the file is validated
     updated_rows: int
     unchanged_rows: int
     failed_rows: int
-    progress_percent: int  # 100 when it is over, not before
+    progress_percent: int  # 100 in every final state, and only there
     processing_step: Step
-    processing_offset: int  # data rows dealt with
-    encoding: str  # that the file was read with; "" until then
+    processing_offset: int  # data rows processed
+    encoding: str  # of the file; "" until it is known
     delimiter: str
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None
 
 
-class ImportQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ImportQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
     """Which imports to list."""
 
     status: Status | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE)] = 50
-    cursor: str = ""  # next_cursor of the page before
 
 
 class ImportPage(msgspec.Struct, frozen=True):
@@ -87,57 +101,48 @@ class ImportPage(msgspec.Struct, frozen=True):
     next_cursor: str | None  # None: this is the last page
 
 
-def start(
-    service: Connection, storage: Storage, webshop_uuid: UUID, user_uuid: UUID, wanted: StartImport, *, origin: str
+def start_import(
+    conn: Connection, storage: Storage, webshop_uuid: UUID, user_uuid: UUID, request: StartImport, *, origin: str
 ) -> StartedImport:
     """Opens the upload of a new import. Nothing is recorded: the import exists when its file does.
 
-    A browser may send the file only from a page of `origin`; "" where no browser is asking.
-
+    A browser may send the file only from a page of `origin` (scheme and host); "" where the client is not a browser.
     Raises Problem 409 with the uuid of the active import, 422 for a file that is too large.
     """
-    if wanted.size_bytes is not None and wanted.size_bytes > MAX_FILE_BYTES:
-        sentence = f"The file has {wanted.size_bytes:,} bytes. Allowed are {MAX_FILE_BYTES:,} (5 MB): split it."
-        raise refused("size_bytes", sentence)
-    if active := import_upload.active_import(service, webshop_uuid):
-        raise conflict(active)
+    if request.size_bytes is not None and request.size_bytes > MAX_FILE_BYTES:
+        raise refused("size_bytes", explain_file_too_large(request.size_bytes))
+    if active := find_active_import(conn, webshop_uuid):
+        raise import_active(active)
     import_uuid = uuid4()
-    path = import_upload.path_of(webshop_uuid, import_uuid, safe_file_name(wanted.file_name, "products.csv"))
+    path = upload_path(webshop_uuid, import_uuid, safe_file_name(request.file_name, "products.csv"))
     metadata = {
-        import_upload.USER_KEY: str(user_uuid),
-        import_upload.OPERATION_KEY: wanted.operation.value,
-        import_upload.ON_ERROR_KEY: wanted.on_error.value,
+        USER_KEY: str(user_uuid),
+        OPERATION_KEY: request.operation.value,
+        ON_ERROR_KEY: request.on_error.value,
     }
-    url = storage.open_upload(path, metadata, wanted.size_bytes, origin if ORIGIN.fullmatch(origin) else "")
+    url = storage.open_upload(path, metadata, request.size_bytes, origin if ORIGIN.fullmatch(origin) else "")
     return StartedImport(import_uuid, url, "PUT", {"Content-Type": "text/csv"})
 
 
-def find_one(service: Connection, webshop_uuid: UUID, import_uuid: UUID) -> Import:
+def find_import(conn: Connection, webshop_uuid: UUID, import_uuid: UUID) -> Import:
     """One import. Raises Problem 404 when the webshop has none of that uuid."""
-    return view(row_of(service, webshop_uuid, import_uuid))
+    return to_import(find_row(conn, webshop_uuid, import_uuid))
 
 
-def find_all(service: Connection, webshop_uuid: UUID, query: ImportQuery) -> ImportPage:
-    """A page of the webshop's imports, newest first, by keyset: new ones never shift it."""
-    conditions: list[ColumnElement[bool]] = [imports.c.webshop_uuid == webshop_uuid]
+def list_imports(conn: Connection, webshop_uuid: UUID, query: ImportQuery) -> ImportPage:
+    """A page of the webshop's imports, newest first."""
+    statement = select(imports).where(imports.c.webshop_uuid == webshop_uuid)
     if query.status:
-        conditions.append(imports.c.status == query.status)
-    if query.cursor:
-        last = Position.of(query.cursor)
-        conditions.append(tuple_(imports.c.created_at, imports.c.uuid) < (last.created_at, last.uuid))
-    newest_first = (imports.c.created_at.desc(), imports.c.uuid.desc())
-    statement = select(imports).where(*conditions).order_by(*newest_first).limit(query.limit + 1)
-    found = [view(row) for row in service.execute(statement).mappings()]
-    items = tuple(found[: query.limit])
-    more = len(found) > query.limit
-    return ImportPage(items, Position(items[-1].created_at, items[-1].uuid).cursor() if more else None)
+        statement = statement.where(imports.c.status == query.status)
+    rows, next_cursor = fetch_page(conn, statement, imports, query)
+    return ImportPage(tuple(map(to_import, rows)), next_cursor)
 
 
-def retry(service_database: Engine, webshop_uuid: UUID, user_uuid: UUID, import_uuid: UUID) -> ImportTrigger:
-    """Queues an import that is over to run anew from its file, with an empty ledger; returns the trigger to send.
+def retry_import(service_db: Engine, webshop_uuid: UUID, user_uuid: UUID, import_uuid: UUID) -> ImportTrigger:
+    """Queues a final import for its next run, with an empty ledger, and returns the trigger to send.
 
-    Who retries an import that came without a user is its user from then on. Raises Problem 404, and 409 when it is
-    not over, is COMPLETED, or another is active.
+    The user who retries an import that has no user becomes its user. Raises Problem 404, and 409 when the import is not
+    final, is COMPLETED, or another one is active.
     """
     statement = (
         update(imports)
@@ -154,7 +159,7 @@ def retry(service_database: Engine, webshop_uuid: UUID, user_uuid: UUID, import_
             token=imports.c.token + 1,
             claims=0,
             lease_until=None,
-            wake_at=jobs.now(import_upload.WAKE_AFTER_SECONDS),
+            wake_at=now(REQUEUE_AFTER_SECONDS),
             processing_step=Step.VALIDATE,
             processing_offset=0,
             encoding="",
@@ -164,51 +169,51 @@ def retry(service_database: Engine, webshop_uuid: UUID, user_uuid: UUID, import_
             updated_rows=0,
             unchanged_rows=0,
             failed_rows=0,
-            updated_at=jobs.now(),
+            updated_at=now(),
             finished_at=None,
         )
         .returning(imports.c.run)
     )
     try:
-        with service_database.begin() as service:
-            if run := service.execute(statement).scalar_one_or_none():
-                ledger.forget(service, import_uuid)
+        with service_db.begin() as conn:
+            if run := conn.execute(statement).scalar_one_or_none():
+                ledger.delete_ledger(conn, import_uuid)
                 return ImportTrigger(webshop_uuid, import_uuid, run)
-            status = row_of(service, webshop_uuid, import_uuid)["status"]
-            sentence = f"This import is {status}. What can be retried is an import that failed or has refused rows."
-            raise Problem(409, "not-retryable", sentence)
+            status = find_row(conn, webshop_uuid, import_uuid)["status"]
+            detail = f"This import is {status}. Only an import that failed or has refused rows can be retried."
+            raise Problem(409, "not-retryable", detail)
     except IntegrityError as error:
-        with service_database.connect() as service:
-            active = import_upload.active_import(service, webshop_uuid, other_than=import_uuid)
+        with service_db.connect() as conn:
+            active = find_active_import(conn, webshop_uuid, other_than=import_uuid)
         if active is None:
             raise Problem(409, "import-active", "Another import was running. Retry now.") from error
-        raise conflict(active) from error
+        raise import_active(active) from error
 
 
-def conflict(active: import_upload.ActiveImport) -> Problem:
-    """One import a webshop at a time."""
-    sentence = f"{import_upload.another_is_active(active)} Wait until it is done."
-    return Problem(409, "import-active", sentence, more={"active_import_uuid": str(active.uuid)})
+def import_active(active: ActiveImport) -> Problem:
+    """The webshop has an active import, and may have only one."""
+    detail = f"{active.describe()} Wait until it is done."
+    return Problem(409, "import-active", detail, more={"active_import_uuid": str(active.uuid)})
 
 
-def row_of(service: Connection, webshop_uuid: UUID, import_uuid: UUID) -> RowMapping:
+def find_row(conn: Connection, webshop_uuid: UUID, import_uuid: UUID) -> RowMapping:
     """The import's row. Raises Problem 404."""
     statement = select(imports).where(imports.c.uuid == import_uuid, imports.c.webshop_uuid == webshop_uuid)
-    row = service.execute(statement).mappings().one_or_none()
+    row = conn.execute(statement).mappings().one_or_none()
     if row is None:
         raise not_found("import")
     return row
 
 
-def view(row: RowMapping) -> Import:
+def to_import(row: RowMapping) -> Import:
     """A row as its merchant sees it."""
-    values = {str(name): value for name, value in row.items()}  # its names are SQLAlchemy's own kind of str
+    values = {str(name): value for name, value in row.items()}  # SQLAlchemy's names are a kind of str of its own
     return msgspec.convert({**values, "progress_percent": progress_percent(row)}, Import)
 
 
 def progress_percent(row: RowMapping) -> int:
-    """Rows whose fate is known, in per cent of all; 100 is for what is over."""
+    """The share of rows with a known outcome in per cent; 100 in a final state, at most 99 before."""
     if row["status"] not in ACTIVE:
         return 100
-    done = row["updated_rows"] + row["unchanged_rows"] + row["failed_rows"]
-    return min(99, 100 * done // row["total_rows"]) if row["total_rows"] else 0
+    known_rows = row["updated_rows"] + row["unchanged_rows"] + row["failed_rows"]
+    return min(99, 100 * known_rows // row["total_rows"]) if row["total_rows"] else 0

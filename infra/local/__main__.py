@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
@@ -53,6 +54,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="products to seed in the first webshop (default: %(default)s)",
     )
+    command.add_argument(
+        "--parent",
+        type=int,
+        metavar="PID",
+        help="stop when this process, which has started the command, is gone (Linux)",
+    )
     command.set_defaults(run=up)
 
     command = sub.add_parser("env", help="print addresses and tenants as KEY=value; exit 1 while not ready")
@@ -82,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
 def up(options: argparse.Namespace) -> int:
     """Starts the stack and stays until a signal. 1 when it does not come up."""
     from infra.local.stack import Stack
-    from infra.local.supervisor import StartFailed
+    from infra.local.supervisor import StartFailed, die_with_parent
 
     where = state.here()
     with where.locked():
@@ -90,9 +97,12 @@ def up(options: argparse.Namespace) -> int:
         stack = Stack(where, options.products)
         started = time.monotonic()
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, leave)
         try:
+            leave_at(signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            if options.parent:
+                die_with_parent(signal.SIGTERM)
+                if os.getppid() != options.parent:  # it died before it could be waited for
+                    return 0
             print("Starting …", flush=True)
             stack.up()
             print(summary(where, time.monotonic() - started), flush=True)
@@ -109,12 +119,21 @@ def up(options: argparse.Namespace) -> int:
 
 
 class Leave(BaseException):
-    """A signal asked to stop: not an error, and nothing but `up` may catch it."""
+    """A signal asked to stop: not an error, and only the command itself may catch it."""
+
+    def __init__(self, number: int) -> None:
+        """The signal's number."""
+        self.number = number
 
 
-def leave(_number: int, _frame: Any) -> None:
-    """Ends `up` from wherever it is."""
-    raise Leave
+def leave_at(*numbers: int) -> None:
+    """Ends the command from wherever it is, by Leave, when one of these signals comes."""
+
+    def leave(number: int, _frame: Any) -> None:
+        raise Leave(number)
+
+    for number in numbers:
+        signal.signal(number, leave)
 
 
 def summary(where: state.State, seconds: float) -> str:
@@ -197,10 +216,16 @@ def send(options: argparse.Namespace) -> int:
 
 
 def demo(_options: argparse.Namespace) -> int:
-    """Runs the demo."""
+    """Runs the demo. However it ends, its stack ends with it."""
     from infra.local import demo as story
+    from infra.local.supervisor import die_with_parent
 
-    return story.run()
+    try:
+        leave_at(signal.SIGTERM, signal.SIGHUP)
+        die_with_parent(signal.SIGTERM)  # make, or a shell: nobody is left to read the story
+        return story.run()
+    except Leave as signaled:
+        return 128 + signaled.number
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def table() -> Path:
 
 
 def load_main() -> ModuleType:
-    """Imports the functions' file. Raises whatever its import raises."""
+    """Imports the functions' file. Raises whatever its import raises, ImportError where it exits."""
     path = source()
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
@@ -58,7 +58,10 @@ def load_main() -> ModuleType:
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SystemExit as refusal:  # invalid settings
+        raise ImportError(str(refusal)) from None
     return module
 
 

@@ -1,13 +1,13 @@
-"""Ports of this machine for the stack's servers."""
+"""Ports of this machine for servers. A process claims a port before a server of its own listens on it.
+
+Between looking whether a TCP port is free and listening on it, another process may look too. So whoever wants a TCP
+port binds the UDP port of the same number first, which no server here uses: one process has it, until that ends.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import random
 import socket
-import tempfile
-from pathlib import Path
-from typing import IO
 
 HOST = "127.0.0.1"
 # Below the ranges that systems take outgoing connections' ports from (Linux 32768, macOS 49152 and up): a server that
@@ -28,32 +28,25 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different free ports. Raises OSError when there are not that many."""
+    """Claims `count` different free ports until this process ends. Raises OSError when there are not that many."""
     candidates = range(FIRST_PORT, LAST_PORT)
     found: list[int] = []
     for port in random.sample(candidates, len(candidates)):
         if len(found) == count:
             return found
-        if is_free(port):
+        if claim(port):
             found.append(port)
     raise OSError(f"There are no {count} free ports between {FIRST_PORT} and {LAST_PORT}.")
 
 
-def claim(port: int) -> IO[bytes] | None:
-    """Claims `port` among the stacks of this machine, until the file in the answer is closed; None where it is taken.
-
-    Between looking whether a port is free and a server's listening on it, another stack may look too.
-    """
-    try:
-        file = Path(tempfile.gettempdir(), f"imports-and-exports-port-{port}.lock").open("ab")  # noqa: SIM115  # kept
-    except OSError:
-        return None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
-    if is_free(port):
-        return file
-    file.close()
-    return None
+def claim(port: int) -> bool:
+    """Claims `port` until this process ends. False where a process has claimed it, or listens on it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        try:
+            udp.bind((HOST, port))
+        except OSError:
+            return False
+        if not is_free(port):
+            return False
+        udp.detach()  # it stays open, and is not inherited by programs that are started
+    return True

@@ -10,17 +10,18 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import asdict, dataclass, field
-from typing import IO, Any
+from typing import Any
 
 from infra.local import contents, functions, identity, mail_catcher, ports, postgres
 from infra.local.functions import Function
 from infra.local.ports import HOST
 from infra.local.state import State
-from infra.local.supervisor import Service, Supervisor
+from infra.local.supervisor import Service, StartFailed, Supervisor
 
 PROJECT = "local"
 BUCKET = "imports-and-exports"
 API_PORT = 8080
+STARTS = 3  # each with other ports where some were taken by a program that claims none
 OWN_SERVERS = ("postgres", "storage", "pubsub", "mail", "gateway")  # the broker chooses its own port
 DATABASE_VARIABLES = {name: f"{name.upper()}_DATABASE_URL" for name in postgres.DATABASES}
 # Where one of these is set, the stack uses the server that it names and does not start its own.
@@ -41,10 +42,9 @@ class Stack:
     products: int  # number of products to seed in the first webshop
     foreign: dict[str, str] = field(init=False)  # addresses of servers that the caller's environment names, by variable
     ports: dict[str, int] = field(init=False)  # of OWN_SERVERS
-    claimed_port: IO[bytes] | None = field(init=False)  # open as long as API_PORT is this stack's
     environment: dict[str, str] = field(init=False)  # environment variables of the functions
     functions: list[Function] = field(init=False)
-    addresses: dict[str, str] = field(init=False)  # host:port by function
+    addresses: dict[str, str] = field(init=False, default_factory=dict)  # host:port by function
     tenants: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,12 +52,25 @@ class Stack:
         self.supervisor = Supervisor(self.state)
         self.foreign = {name: os.environ[name] for name in FOREIGN_VARIABLES if os.environ.get(name)}
         self.ports = dict(zip(OWN_SERVERS, ports.free_ports(len(OWN_SERVERS)), strict=True))
-        self.claimed_port = ports.claim(API_PORT)
-        if self.claimed_port:
+        if ports.claim(API_PORT):
             self.ports["gateway"] = API_PORT
 
     def up(self) -> None:
         """Starts everything and returns when it is ready. Raises StartFailed; `down` ends what runs by then."""
+        for starts_left in reversed(range(STARTS)):
+            try:
+                self.start()
+            except StartFailed:
+                self.supervisor.stop()
+                taken = self.leave_taken_ports()
+                if not taken or not starts_left:
+                    raise
+                print(f"Another program has taken the port of {', '.join(taken)}. Starting again …", flush=True)
+            else:
+                return
+
+    def start(self) -> None:
+        """Starts everything on the ports of this stack and returns when it is ready. Raises StartFailed."""
         self.environment = self.settings() | self.own_servers() | self.foreign
         os.environ.update(self.environment)
         self.supervisor.prepare()
@@ -120,6 +133,15 @@ class Stack:
         """Returns the address of the gateway, through which everything is reached."""
         return f"http://localhost:{self.ports['gateway']}"
 
+    def leave_taken_ports(self) -> list[str]:
+        """Chooses other ports for the servers whose ports another program listens on.
+
+        Returns their names, and those of functions whose ports are taken: these have other ports at every start.
+        """
+        servers = [name for name, port in self.ports.items() if not ports.is_free(port)]
+        self.ports.update(zip(servers, ports.free_ports(len(servers)), strict=True))
+        return servers + [name for name in self.addresses if not ports.is_free(self.function_port(name))]
+
     def function_addresses(self) -> dict[str, str]:
         """A host:port for each function that is a server."""
         names = [function.name for function in self.functions if function.kind != "worker"]
@@ -167,8 +189,7 @@ class Stack:
             if function.kind == "worker":
                 services.append(Service(function.name, "infra.local.worker_process", (function,), layer="function"))
             else:
-                port = int(self.addresses[function.name].rpartition(":")[2])
-                arguments = (function, port)
+                arguments = (function, self.function_port(function.name))
                 services.append(Service(function.name, "infra.local.function_process", arguments, layer="function"))
         return services
 
@@ -196,6 +217,10 @@ class Stack:
             Service("scheduler", "infra.local.scheduler", (scheduled,), layer="edge"),
             Service("gateway", "infra.local.gateway", routed, layer="edge"),
         ]
+
+    def function_port(self, function: str) -> int:
+        """Where a function listens."""
+        return int(self.addresses[function].rpartition(":")[2])
 
     def url(self, function: str) -> str:
         """Returns the address at which a function takes events."""

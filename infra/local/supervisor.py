@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import connection, forkserver, get_context
+from multiprocessing import connection, forkserver, get_context, parent_process
 from typing import Any, TypeVar
 
 from infra.local.state import State
@@ -240,10 +240,17 @@ def die_with_parent(signal_number: signal.Signals = signal.SIGKILL) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal_number)
 
 
+def _die_with_supervisor() -> None:
+    """Ends this process with the forkserver that it is a child of, which ends with the supervisor."""
+    die_with_parent()
+    if (supervisor := parent_process()) and not supervisor.is_alive():  # it died just before
+        sys.exit()
+
+
 def _become(child: Child, module: str, arguments: tuple[Any, ...], environment: Mapping[str, str]) -> None:
     """What every process does first."""
     os.setsid()  # a Ctrl-C in the terminal reaches the supervisor alone, which stops everybody in order
-    die_with_parent()
+    _die_with_supervisor()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     log = os.open(child.state.log(child.name), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -258,7 +265,7 @@ def _become(child: Child, module: str, arguments: tuple[Any, ...], environment: 
 def _answer(
     pipe: connection.Connection, function: Callable[..., Any], arguments: tuple[Any, ...], environment: dict[str, str]
 ) -> None:
-    die_with_parent()
+    _die_with_supervisor()
     os.environ.update(environment)
     try:
         pipe.send((False, function(*arguments)))

@@ -192,8 +192,10 @@ def bytes_of(value: str | bytes | None) -> bytes:
 
 def connection(settings: Settings) -> dict[str, str | int | float | bool]:
     """Where the broker is and how to log in: what producer and consumer share."""
+    settings.require("kafka_bootstrap_servers")
     where: dict[str, str | int | float | bool] = {"bootstrap.servers": settings.kafka_bootstrap_servers}
     if settings.kafka_username:
+        settings.require("kafka_password")
         where |= {
             "security.protocol": "SASL_SSL",
             "sasl.mechanisms": "PLAIN",

@@ -59,7 +59,8 @@ class Storage:
 
     def __init__(self, settings: Settings) -> None:
         """Makes no request: the bucket is taken to be there."""
-        self._bucket = storage.Client(project=settings.project or None).bucket(settings.bucket)
+        settings.require("bucket")
+        self._bucket = storage.Client(project=settings.google_cloud_project or None).bucket(settings.bucket)
 
     def open_upload(self, path: str, metadata: Mapping[str, str], size_bytes: int | None, origin: str = "") -> str:
         """Opens a resumable session that makes `path` once, with `metadata`, and returns its URL.

@@ -1,4 +1,4 @@
-"""Rows on their way out of a database, as the server prints them (COPY … TO STDOUT)."""
+"""COPY … TO STDOUT: rows are streamed out of a database as PostgreSQL prints them."""
 
 from __future__ import annotations
 
@@ -10,71 +10,62 @@ from pg8000.exceptions import InterfaceError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-# PostgreSQL's classes "connection exception" and "operator intervention" (a server that shuts down), when it still
-# says so itself. https://www.postgresql.org/docs/current/errcodes-appendix.html
-GONE_CLASSES = ("08", "57P")
+from shared.clients.databases import is_connection_lost
 
 Receive = Callable[[list[bytes]], None]
 
 
-def copy_out(connection: Connection, statement: str, receive: Receive) -> None:
-    """Runs a COPY … TO STDOUT and hands its rows to `receive`, many at once.
+def copy_out(conn: Connection, statement: str, receive: Receive) -> None:
+    """Runs a COPY … TO STDOUT and passes its rows to `receive`, many per call.
 
-    The statement goes to the server as it stands, percent signs and colons too; a transaction has to be open. Raises
-    DBAPIError where the database fails (as invalidated where it is gone), and whatever `receive` raises. After either
-    the connection is to be thrown away: it may stand in the middle of the rows.
+    The statement is sent exactly as given: percent signs and colons need no escaping. A transaction must be open.
+    Raises DBAPIError when the database fails (marked as invalidated when the connection is lost), and whatever
+    `receive` raises. After either, discard the connection: it may be in the middle of the rows.
     """
-    driver: Any = connection.dialect.loaded_dbapi
-    raw: Any = connection.connection.driver_connection
+    driver: Any = conn.dialect.loaded_dbapi
+    driver_connection: Any = conn.connection.driver_connection
     try:
-        raw.execute_unnamed(statement, stream=Stream(raw, receive))
+        driver_connection.execute_unnamed(statement, stream=RowStream(driver_connection, receive))
     except driver.Error as error:
-        gone = is_gone(connection, error)
+        is_lost = is_connection_lost(error) or conn.dialect.is_disconnect(error, None, None)
         raise DBAPIError.instance(
-            statement, None, error, driver.Error, connection_invalidated=gone, dialect=connection.dialect
+            statement, None, error, driver.Error, connection_invalidated=is_lost, dialect=conn.dialect
         ) from error
 
 
-def is_gone(connection: Connection, error: Any) -> bool:
-    """Whether `error` says that the server, or the way to it, is gone."""
-    details = error.args[0] if error.args else None
-    state = str(details.get("C", "")) if isinstance(details, dict) else ""
-    return state.startswith(GONE_CLASSES) or connection.dialect.is_disconnect(error, None, None)
+class RowStream:
+    """The file-like object that pg8000 writes a COPY to. It takes many rows at a time from the connection's buffer.
 
-
-class Stream:
-    """What a COPY is written to: it takes rows from the connection's buffer many at a time.
-
-    The driver hands over one message, which is one row, in a dozen calls; here the further rows that are in the buffer
-    already are cut out of it together (300,000 rows: 0.10 s of CPU instead of 0.34 s). Whatever is no whole row is left
-    to the driver.
+    The driver spends a dozen calls on each message, which is one row. When it delivers a row, this class also cuts
+    out the further rows that are already in the buffer (300,000 rows: 0.10 s of CPU instead of 0.34 s). An incomplete
+    row, or any other message, is left to the driver.
     """
 
     ROW = ord("d")  # CopyData; https://www.postgresql.org/docs/current/protocol-message-formats.html
 
-    def __init__(self, connection: Any, receive: Receive) -> None:
-        self._file = connection._sock  # the driver has no other way to its buffer
+    def __init__(self, driver_connection: Any, receive: Receive) -> None:
+        self._file = driver_connection._sock  # the driver offers no public access to its buffer
         self._receive = receive
-        self._length_at = Struct("!I").unpack_from
+        self._unpack_length = Struct("!I").unpack_from
 
     def write(self, row: bytes) -> None:
-        """Takes the row that the driver read, and those behind it."""
+        """Receives the row that the driver has read, and the complete rows after it in the buffer."""
         rows = [row]
-        buffer = self._buffered()
+        buffer = self._peek()
         start, end = 0, len(buffer)
         while start + 5 <= end and buffer[start] == self.ROW:
-            following = start + 1 + self._length_at(buffer, start + 1)[0]
-            if following > end:
+            next_start = start + 1 + self._unpack_length(buffer, start + 1)[0]
+            if next_start > end:
                 break
-            rows.append(buffer[start + 5 : following])
-            start = following
+            rows.append(buffer[start + 5 : next_start])
+            start = next_start
         if start:
             self._file.read(start)
         self._receive(rows)
 
-    def _buffered(self) -> Any:
-        """The bytes that have come in; waits for some where there are none."""
+    def _peek(self) -> Any:
+        """Returns the bytes that have arrived. Waits for some if there are none."""
         try:
             return self._file.peek()
         except OSError as error:
-            raise InterfaceError("network error") from error  # as the driver says it itself
+            raise InterfaceError("network error") from error  # the same error as the driver raises for its own reads

@@ -8,21 +8,24 @@ import pg8000
 from sqlalchemy import Engine, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError
 
-from shared.settings import DatabaseSettings
+from shared.settings import DatabaseSettings, InvalidSettings
 
 # A statement of ours takes milliseconds; one that takes this long waits for a lock nobody gives back.
 STATEMENT_TIMEOUT_SECONDS = 60
 # A server that hangs without a word: longer than any statement may take, so that the server speaks first.
 SOCKET_TIMEOUT_SECONDS = 90
 
-# Nothing said at all, and PostgreSQL's "connection exception", "insufficient resources", "operator intervention".
-SERVER_AWAY_CLASSES = ("", "08", "53", "57")
+# Error classes of PostgreSQL: https://www.postgresql.org/docs/current/errcodes-appendix.html
+# "Connection exception" and "operator intervention" (a server that shuts down or ends a session).
+CONNECTION_LOST_CLASSES = ("08", "57P")
+# "Connection exception", "insufficient resources", "operator intervention".
+UNAVAILABLE_CLASSES = ("08", "53", "57")
 
 
 def connect_to(prefix: str, database: DatabaseSettings, pool_size: int) -> Engine:
     """An engine with up to `pool_size` connections, one a request served at once, and two to spare.
 
-    Raises ValueError naming the settings of `prefix` where neither a URL nor an instance is set.
+    Raises InvalidSettings naming the settings of `prefix` if there is neither a URL nor a complete instance.
     """
     # Parameters stay out of error messages, and so out of the log: they are merchants' data.
     options: dict[str, Any] = {
@@ -36,8 +39,9 @@ def connect_to(prefix: str, database: DatabaseSettings, pool_size: int) -> Engin
         url = make_url(database.url).set(drivername="postgresql+pg8000")
         arguments = {"timeout": SOCKET_TIMEOUT_SECONDS, "startup_params": startup}
         return watched(create_engine(url, connect_args=arguments, **options))
-    if not database.instance:
-        raise ValueError(f"Set {prefix}_DATABASE_URL, or {prefix}_DATABASE_INSTANCE with its _NAME and _USER.")
+    if not (database.instance and database.name and database.user):
+        variables = (f"{prefix}_DATABASE_{field}" for field in ("URL", "INSTANCE", "NAME", "USER"))
+        raise InvalidSettings("{} is not set; without it {}, {} and {} must be set.".format(*variables))
 
     from google.cloud.sql.connector import Connector
 
@@ -75,21 +79,33 @@ def watched(engine: Engine) -> Engine:
     return engine
 
 
-def sqlstate(error: DBAPIError) -> str:
-    """PostgreSQL's five-character code of an error, or "" where the server said nothing.
+def sqlstate(error: Exception) -> str:
+    """Returns PostgreSQL's five-character error code, or "" when the error does not come from the server."""
+    return error_field(error, "C")
 
-    https://www.postgresql.org/docs/current/errcodes-appendix.html
+
+def constraint_name(error: Exception) -> str:
+    """Returns the name of the constraint that a row violates, or ""."""
+    return error_field(error, "n")
+
+
+def error_field(error: Exception, field: str) -> str:
+    """Returns one field of PostgreSQL's error message, or "" when the error has none.
+
+    `error` is SQLAlchemy's DBAPIError or the driver's own error. `field` is one letter:
+    https://www.postgresql.org/docs/current/protocol-error-fields.html
     """
-    details = error.orig.args[0] if error.orig and error.orig.args else None
-    return str(details.get("C", "")) if isinstance(details, dict) else ""
+    original = error.orig if isinstance(error, DBAPIError) else error
+    fields = original.args[0] if original and original.args else None
+    return str(fields.get(field, "")) if isinstance(fields, dict) else ""
 
 
-def does_not_answer(error: DBAPIError) -> bool:
-    """Whether the server is away, full or going down, rather than refusing what it was asked."""
-    return bool(error.connection_invalidated) or sqlstate(error)[:2] in SERVER_AWAY_CLASSES
+def is_connection_lost(error: Exception) -> bool:
+    """Whether the server reports that it ends the connection."""
+    return sqlstate(error).startswith(CONNECTION_LOST_CLASSES)
 
 
-def constraint_name(error: DBAPIError) -> str:
-    """The constraint that refused a row, or ""."""
-    details = error.orig.args[0] if error.orig and error.orig.args else None
-    return str(details.get("n", "")) if isinstance(details, dict) else ""
+def is_unavailable(error: DBAPIError) -> bool:
+    """Whether the server is unreachable, overloaded or shutting down, rather than refusing the statement."""
+    code = sqlstate(error)
+    return bool(error.connection_invalidated) or not code or code.startswith(UNAVAILABLE_CLASSES)

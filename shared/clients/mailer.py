@@ -68,9 +68,8 @@ class Mailer:
     """SendGrid's own client, with a time-out."""
 
     def __init__(self, settings: Settings) -> None:
-        """Connects to nothing yet. Raises ValueError naming the settings that are missing."""
-        if not (settings.sendgrid_api_key and settings.mail_from_address):
-            raise ValueError("Set SENDGRID_API_KEY and MAIL_FROM_ADDRESS to send mails.")
+        """Connects to nothing yet. Raises InvalidSettings naming the settings that are missing."""
+        settings.require("sendgrid_api_key", "mail_from_address")
         from sendgrid import SendGridAPIClient
 
         self._sdk = SendGridAPIClient(settings.sendgrid_api_key, host=settings.sendgrid_host)

@@ -25,9 +25,10 @@ class PubSub:
     """One publisher a process."""
 
     def __init__(self, settings: Settings) -> None:
-        """Connects to PUBSUB_EMULATOR_HOST where that is set, which the SDK reads itself."""
+        """Connects to PUBSUB_EMULATOR_HOST if that is set: the SDK reads it itself."""
+        settings.require("google_cloud_project")
         self._client = pubsub_v1.PublisherClient()
-        self._project = settings.project
+        self._project = settings.google_cloud_project
 
     def publish(self, letters: Iterable[PubSubMessage]) -> None:
         """Publishes `letters`, those of a topic together; raises Unavailable unless the service has every one.

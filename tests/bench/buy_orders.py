@@ -59,7 +59,7 @@ def measured(product_url: str, webshop_uuid: UUID) -> dict[str, dict[str, object
     def all_three() -> None:
         with engine.connect() as product:
             begin_snapshot(product)
-            files.make(
+            files.render_files(
                 product,
                 webshop_uuid,
                 order_uuid,

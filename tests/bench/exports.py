@@ -26,7 +26,7 @@ from functions.exports.requests import CreateExport
 from functions.exports.source import CODE, TEXT
 from functions.exports.sources import SOURCES
 from shared.clients.databases import connect_to
-from shared.columns import E_NOTATION
+from shared.formulas import PROTECTED_CODE
 from shared.settings import DatabaseSettings
 from shared.tables.product import products as table
 
@@ -141,7 +141,7 @@ class Bench:
     def sqlalchemy_and_csv(self) -> None:
         """The same file as one would first write it: what must be escaped is, by the same rule."""
         is_text = [column.type in (TEXT, CODE) for column in map(SOURCES["products"].column, COLUMNS) if column]
-        escaped = re.compile(rf"'*(?:[=+\-@\t\r].*|NULL|{E_NOTATION})", re.DOTALL).fullmatch
+        escaped = re.compile(f"'*(?:{PROTECTED_CODE})", re.DOTALL).fullmatch
         with (self.folder / "by hand").open("w", newline="", encoding="utf-8-sig") as sink:
             write = csv.writer(sink).writerow
             for row in self.by_sqlalchemy(PRODUCTS):

@@ -190,7 +190,7 @@ def apply_alone(product: Engine, webshop_uuid: UUID, round_number: int) -> float
 
     def apply(batch: ImportBatch) -> int:
         with product.begin() as connection:
-            return len(import_apply.apply(connection, batch).updated)
+            return len(import_apply.apply_batch(connection, batch).updated)
 
     begun = time.perf_counter()
     with ThreadPoolExecutor(APPLY_THREADS) as threads:

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from functions.buy_orders import jobs, states
+from functions.buy_orders import buy_order_email, jobs, states
 from shared.clients.mailer import MailDeferred
 from shared.errors import NothingToDo, Unavailable
 from shared.messages import BuyOrderEmail
@@ -211,18 +211,18 @@ def test_a_bucket_that_refuses_is_tried_again(buying, monkeypatch):
 
 def test_a_database_that_fails_while_sending_is_written_hands_nothing_over(buying, monkeypatch):
     """Not knowing whether SENDING is committed is reason enough not to send."""
-    sending = jobs.sending
+    sending = buy_order_email.mark_sending
 
-    def commit_and_fail(service, held):
-        sending(service, held)
-        service.commit()
+    def commit_and_fail(conn, claim):
+        sending(conn, claim)
+        conn.commit()
         raise OperationalError("commit", None, Exception("the connection broke"))
 
-    monkeypatch.setattr(jobs, "sending", commit_and_fail)
+    monkeypatch.setattr(buy_order_email, "mark_sending", commit_and_fail)
     message = buying.message()
 
     assert buying.deliver(message) == 503
-    monkeypatch.setattr(jobs, "sending", sending)
+    monkeypatch.setattr(buy_order_email, "mark_sending", sending)
     buying.deliver(message)
     buying.recover()
 
@@ -242,4 +242,4 @@ def test_a_claim_is_fenced_in_every_state_after_the_mail(buying):
     ):
         buying.change("service", f"update buy_order_sends set status = '{status}', lease_until = null, {more}")
         with pytest.raises(NothingToDo), buying.service.begin() as service:
-            jobs.claim(service, message)
+            jobs.claim_delivery(service, message)

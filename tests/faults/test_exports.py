@@ -6,6 +6,7 @@ exports, whole.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,8 +15,9 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from functions.exports import export_render, jobs
+from functions.exports import export_render
 from functions.exports.states import MAX_ATTEMPTS
+from shared import leases
 from shared.errors import Unavailable
 from shared.messages import ExportHistory, ExportRequest
 from tests.exports_world import ExportsWorld, Proxy
@@ -206,7 +208,7 @@ def test_a_claimant_that_sleeps_through_its_lease_publishes_nothing(exports):
 
 def test_a_render_that_lost_its_lease_stops_by_itself(exports, monkeypatch):
     """It does not go on for minutes for nothing: the next progress it makes ends it."""
-    monkeypatch.setattr(export_render, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.01)
     asked = exports.ask_later()
     rendered = export_render.render
     seen = []
@@ -231,7 +233,7 @@ def test_a_render_that_lost_its_lease_stops_by_itself(exports, monkeypatch):
 
 def test_progress_can_be_seen_while_it_is_made(exports, monkeypatch):
     """The rows so far stand on the export's row, and its lease is kept, also while no row comes."""
-    monkeypatch.setattr(export_render, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.01)
     asked = exports.ask_later()
     rendered = export_render.render
     seen = []
@@ -255,8 +257,8 @@ def test_progress_can_be_seen_while_it_is_made(exports, monkeypatch):
 
 def test_a_render_that_stands_still_loses_its_lease(exports, monkeypatch):
     """A process that hangs is alive, but its work is not: somebody else may have it."""
-    monkeypatch.setattr(export_render, "RENEW_SECONDS", 0.01)
-    monkeypatch.setattr(export_render, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 0.01)
+    monkeypatch.setattr(leases, "MAX_STALL_SECONDS", 0.05)
     asked = exports.ask_later()
     rendered = export_render.render
 
@@ -265,7 +267,7 @@ def test_a_render_that_stands_still_loses_its_lease(exports, monkeypatch):
         previous = None
         while (lease := exports.row(asked["uuid"])["lease_until"]) != previous:
             previous = lease
-            export_render.threading.Event().wait(0.1)
+            threading.Event().wait(0.1)
         exports.let_time_pass()
         exports.sweep()
         exports.run()
@@ -346,14 +348,14 @@ def test_a_service_database_that_goes_away_in_the_middle(exports, proxied, monke
 
 def test_a_commit_whose_answer_is_lost(exports, monkeypatch):
     """It was completed, and nobody heard: the client is answered from the row, and the file stays."""
-    complete = jobs.complete
+    complete = export_render.complete_export
 
     def cut_off(service: Connection, *arguments: Any) -> None:
         complete(service, *arguments)
         service.commit()
         raise OperationalError("commit", {}, ConnectionResetError())
 
-    monkeypatch.setattr(jobs, "complete", cut_off)
+    monkeypatch.setattr(export_render, "complete_export", cut_off)
 
     answer = exports.ask()
 

@@ -10,8 +10,9 @@ from collections import deque
 import pytest
 
 from functions.imports import closing, jobs
-from functions.imports.states import LEASE_SECONDS, Status
+from functions.imports.states import Status
 from shared.errors import NothingToDo
+from shared.leases import LEASE_SECONDS
 from shared.messages import BatchApplied, ImportBatch, ImportTrigger, ProductsUpdated
 from tests.world import Killed, World, ledger, table
 
@@ -349,12 +350,12 @@ def test_a_claimant_that_lost_its_lease_closes_nothing(world, file):
     world.deliver_upload(import_uuid)
     (trigger,) = world.broker.take(ImportTrigger)
     with world.looking["service"].begin() as service:
-        stale = jobs.claim(service, trigger)
+        stale = jobs.claim_import(service, trigger)
     world.let_time_pass()
     world.deliver(trigger)
 
     with pytest.raises(NothingToDo):
-        closing.close(world.service, world.product, stale, "stale words")
+        closing.close_import(world.service, world.product, stale, "stale words")
     world.recover()
 
     assert_applied(world, import_uuid)
@@ -387,7 +388,7 @@ def test_a_retry_while_an_old_claimant_wakes_up(world, file):
             old_batches.append(messages)
             world.let_time_pass()
             with world.looking["service"].begin() as service:
-                jobs.finish(
+                jobs.finish_import(
                     service,
                     import_uuid,
                     1,

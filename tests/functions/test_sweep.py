@@ -3,7 +3,8 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from functions.imports.recovery import AT_ONCE, FILE_RETENTION, STALLED_CLAIMS, UPLOADS_OF_THE_LAST
+from functions.imports.recovery import FILE_RETENTION, MAX_EVENT_AGE, STALLED_CLAIMS
+from shared.leases import MAX_ROWS_PER_SWEEP
 from shared.messages import ImportTrigger, ProductsUpdated
 from tests.world import World, table
 
@@ -29,7 +30,7 @@ def test_an_upload_without_a_row_is_recorded(world):
 def test_an_old_upload_without_a_row_is_no_lost_event(world):
     """After a day nobody expects it any more; after the retention the file goes."""
     world.upload(FILE)
-    aged(world, UPLOADS_OF_THE_LAST)
+    aged(world, MAX_EVENT_AGE)
 
     world.sweep()
     assert (world.broker.sent, len(world.bucket.objects)) == ([], 1)
@@ -73,7 +74,7 @@ def test_an_import_that_does_not_move_is_said_so(world, caplog):
 
     world.sweep()
 
-    assert f"Import {import_uuid} has not moved for {STALLED_CLAIMS} claims" in caplog.text
+    assert f"Import {import_uuid} has made no progress in {STALLED_CLAIMS} claims" in caplog.text
 
 
 def test_an_outcome_that_was_not_mirrored_is_sent_again_after_a_minute(world):
@@ -128,14 +129,14 @@ def test_outcomes_that_cannot_be_mirrored_wait_behind_the_others(world):
         " now() - cast(:age as interval) from generate_series(1, :count)"
     )
     values = {"w": world.webshop}
-    world.change("product", outcomes, **values, identifiers='["bad"]', age="2 hours", count=AT_ONCE)
+    world.change("product", outcomes, **values, identifiers='["bad"]', age="2 hours", count=MAX_ROWS_PER_SWEEP)
     world.change("product", outcomes, **values, identifiers='["good"]', age="1 hour", count=1)
 
     world.sweep()
     world.sweep()
 
     sent = world.broker.take(ProductsUpdated)
-    assert len(sent) == AT_ONCE + 1
+    assert len(sent) == MAX_ROWS_PER_SWEEP + 1
     assert sent[-1].identifiers == ("good",)
 
 

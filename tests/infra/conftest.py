@@ -48,6 +48,7 @@ class Request:
     headers: dict[str, str]
     body: bytes
     at: float
+    status: int  # of the answer; 0 where Receiver.answer gives it
 
     @property
     def json(self) -> Any:
@@ -75,17 +76,25 @@ class Receiver:
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     known = Receiver()
+    lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def handle_all(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            known.requests.append(Request(self.command, self.path, dict(self.headers), body, time.monotonic()))
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length)
+            if len(body) < length or (self.command == "POST" and "Content-Length" not in self.headers):
+                self.close_connection = True  # the sender died in the middle: this is no request
+                return
+            with lock:  # requests that come at once get their statuses in the order they are kept in
+                status = 0 if known.answer else known.statuses.pop(0) if known.statuses else 204
+                request = Request(self.command, self.path, dict(self.headers), body, time.monotonic(), status)
+                known.requests.append(request)
             if known.answer:
                 known.answer(self)
                 return
-            self.send_response(known.statuses.pop(0) if known.statuses else 204)
+            self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()
 

@@ -110,7 +110,15 @@ def test_the_function_answers_for_a_method_that_it_does_not_take(client: Client,
     assert client("DELETE", f"{SHOP}/imports")[0] == 405
 
 
-@pytest.mark.parametrize("path", ["/", "/nowhere", "/webshops/not-a-uuid/imports", f"{SHOP}/imports/../exports"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("/", id="root"),
+        pytest.param("/nowhere", id="unknown"),
+        pytest.param("/webshops/not-a-uuid/imports", id="malformed uuid"),
+        pytest.param(f"{SHOP}/imports/../exports", id="parent folder"),
+    ],
+)
 def test_an_unknown_path_is_a_problem(client: Client, receiver: Receiver, path: str) -> None:
     """No function is asked; the answer is one that API clients can read."""
     status, headers, body = client("GET", path)

@@ -47,21 +47,37 @@ def post(folder: Path, body: bytes, webhook: mail_catcher.Webhook | None = None,
 @pytest.mark.parametrize(
     ("path", "value", "field"),
     [
-        (("personalizations",), [], "personalizations.0.to"),
-        (("personalizations", 0, "to"), [], "personalizations.0.to"),
-        (("personalizations", 0, "to", 0, "email"), "nobody", "personalizations.0.to.0.email"),
-        (("personalizations", 0, "to", 0, "email"), "a@b.example\r\nBcc: c@d.example", "personalizations.0.to.0.email"),
-        (("personalizations", 0, "to", 0, "name"), "Ann, Ltd", "personalizations.0.to.0.name"),
-        (("personalizations", 0, "cc", 0, "email"), "A@B.example", "personalizations.0"),
-        (("from", "email"), "nobody", "from.email"),
-        (("subject",), "", "subject"),
-        (("subject",), "a\r\nb", "subject"),
-        (("content",), [], "content.0.value"),
-        (("content", 0, "value"), "", "content.0.value"),
-        (("attachments", 0, "content"), "", "attachments.0.content"),
-        (("attachments", 0, "content"), "not base64!", "attachments.0.content"),
-        (("attachments", 0, "type"), "text/csv; charset=utf-8", "attachments.0.type"),
-        (("attachments", 0, "filename"), "", "attachments.0.filename"),
+        pytest.param(("personalizations",), [], "personalizations.0.to", id="no personalization"),
+        pytest.param(("personalizations", 0, "to"), [], "personalizations.0.to", id="no recipient"),
+        pytest.param(
+            ("personalizations", 0, "to", 0, "email"),
+            "nobody",
+            "personalizations.0.to.0.email",
+            id="malformed recipient",
+        ),
+        pytest.param(
+            ("personalizations", 0, "to", 0, "email"),
+            "a@b.example\r\nBcc: c@d.example",
+            "personalizations.0.to.0.email",
+            id="header injection",
+        ),
+        pytest.param(
+            ("personalizations", 0, "to", 0, "name"), "Ann, Ltd", "personalizations.0.to.0.name", id="comma in a name"
+        ),
+        pytest.param(
+            ("personalizations", 0, "cc", 0, "email"), "A@B.example", "personalizations.0", id="repeated address"
+        ),
+        pytest.param(("from", "email"), "nobody", "from.email", id="malformed sender"),
+        pytest.param(("subject",), "", "subject", id="empty subject"),
+        pytest.param(("subject",), "a\r\nb", "subject", id="line break in the subject"),
+        pytest.param(("content",), [], "content.0.value", id="no content"),
+        pytest.param(("content", 0, "value"), "", "content.0.value", id="empty content"),
+        pytest.param(("attachments", 0, "content"), "", "attachments.0.content", id="empty attachment"),
+        pytest.param(("attachments", 0, "content"), "not base64!", "attachments.0.content", id="attachment not base64"),
+        pytest.param(
+            ("attachments", 0, "type"), "text/csv; charset=utf-8", "attachments.0.type", id="parameter in a type"
+        ),
+        pytest.param(("attachments", 0, "filename"), "", "attachments.0.filename", id="empty file name"),
     ],
 )
 def test_what_sendgrid_refuses_is_refused(tmp_path: Path, path: tuple[Any, ...], value: Any, field: str) -> None:

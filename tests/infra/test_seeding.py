@@ -159,7 +159,15 @@ def test_ean_codes_have_their_check_digit_and_article_codes_their_leading_zeros(
     assert all(row.article_code.startswith("0") for row in seen if row.article_code)
 
 
-@pytest.mark.parametrize("letters", ["äöüß", "αβγδε", "абвгд", "陶竹急風玻"])
+@pytest.mark.parametrize(
+    "letters",
+    [
+        pytest.param("äöüß", id="Latin"),
+        pytest.param("αβγδε", id="Greek"),
+        pytest.param("абвгд", id="Cyrillic"),
+        pytest.param("陶竹急風玻", id="Han"),
+    ],
+)
 def test_names_meet_every_script(databases, letters):
     """Fonts, encodings and sorting are met by what people really call their products."""
     names = "".join(row.name for row in products(databases.product_url, databases.tenants.webshop_uuid))
@@ -333,13 +341,23 @@ def test_rows_of_somebody_else_are_never_dropped(empty):
     assert [row.name for row in rows(product_url, "select name from users")] == ["Somebody"]
 
 
-@pytest.mark.parametrize("number", [0, -1, seeding.MOST_PRODUCTS + 1])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(0, id="zero"),
+        pytest.param(-1, id="negative"),
+        pytest.param(seeding.MOST_PRODUCTS + 1, id="one too many"),
+    ],
+)
 def test_a_number_that_cannot_be_seeded_is_refused(empty, number):
     with pytest.raises(ValueError, match=f"^{number} products cannot be seeded"):
         seeding.seed(*empty, number)
 
 
-@pytest.mark.parametrize(("database", "platform"), [("product", product.platform), ("legacy", legacy.platform)])
+@pytest.mark.parametrize(
+    ("database", "platform"),
+    [pytest.param("product", product.platform, id="product"), pytest.param("legacy", legacy.platform, id="legacy")],
+)
 def test_the_seeded_tables_are_those_of_the_code(databases, postgres, database, platform):
     """Seeding builds keys and indexes after the rows: none may be forgotten or come out differently."""
     name = f"from_code_{uuid4().hex}"

@@ -23,12 +23,32 @@ if TYPE_CHECKING:
 START_SECONDS = 60
 EVERY_KIND = {"api", "on_message", "on_tick", "on_upload", "worker"}
 SERVERS = {"postgres", "storage", "kafka", "pubsub", "mail", "storage_events", "scheduler", "gateway"}
+COMMANDS = ("-m", "infra.local")
+# The same, but another program listens on two ports of the stack before its servers do.
+COMMANDS_WITHOUT_TWO_PORTS = (
+    "-c",
+    """
+import socket, sys
+from infra.local import __main__ as commands
+from infra.local.stack import Stack
+
+start, other_program = Stack.start, []
+
+def start_late(stack):
+    if not other_program:
+        other_program.extend(socket.create_server(("127.0.0.1", stack.ports[name])) for name in ("mail", "storage"))
+    start(stack)
+
+Stack.start = start_late
+sys.exit(commands.main())
+""",
+)
 
 
 class LocalStack:
     """The whole stack with a small main.py, as somebody would use it: by its commands."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, commands: tuple[str, ...] = COMMANDS) -> None:
         self.notes = folder / "notes"
         self.notes.touch()
         self._environment = os.environ | {
@@ -37,24 +57,23 @@ class LocalStack:
             "FUNCTION_TABLE": str(Path(__file__).with_name("stack_functions.yaml")),
             "NOTES": str(self.notes),
         }
-        self._output = folder / "up.log"
-        with self._output.open("wb") as output:
-            self.up = subprocess.Popen(
-                self._command("up", "--products", "50"), env=self._environment, stdout=output, stderr=output
-            )
+        self.output = folder / "up.log"
+        with self.output.open("wb") as output:
+            command = [sys.executable, *commands, "up", "--products", "50", "--parent", str(os.getpid())]
+            self.up = subprocess.Popen(command, env=self._environment, stdout=output, stderr=output)
         deadline = time.monotonic() + START_SECONDS
         while (answer := self.run("env")).returncode:
-            assert self.up.poll() is None, self._output.read_text()
-            assert time.monotonic() < deadline, self._output.read_text()
+            assert self.up.poll() is None, self.output.read_text()
+            assert time.monotonic() < deadline, self.output.read_text()
         self.env = dict(line.split("=", 1) for line in answer.stdout.splitlines())
-
-    @staticmethod
-    def _command(*arguments: str) -> list[str]:
-        return [sys.executable, "-m", "infra.local", *arguments]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self._command(*arguments), env=self._environment, capture_output=True, text=True, check=False
+            [sys.executable, *COMMANDS, *arguments],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     def processes(self) -> dict[str, int]:
@@ -131,6 +150,17 @@ def test_the_whole_stack(stack: LocalStack, tmp_path: Path) -> None:
     assert stack.up.wait(20) == 0
     wait_until(lambda: gone(family), "every process to be gone")
     assert stack.run("env").returncode == 1
+
+
+def test_ports_that_another_program_took_are_left_to_it(tmp_path: Path) -> None:
+    """Between the choice of a port and its server's start anybody may take it: the stack starts again on others."""
+    stack = LocalStack(tmp_path, COMMANDS_WITHOUT_TWO_PORTS)
+    try:
+        assert set(stack.processes()) == EVERY_KIND | SERVERS
+        assert "Another program has taken the port of storage, mail." in stack.output.read_text()
+    finally:
+        stack.up.kill()
+        stack.up.wait()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux's kernel ends the children of a killed process")

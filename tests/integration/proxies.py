@@ -13,14 +13,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from tests.conftest import free_port
+from infra.local.ports import HOST, free_ports
 from tests.integration.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-HOST = "127.0.0.1"
 CHUNK_BYTES = 65_536
 RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, no seconds
 
@@ -104,12 +103,11 @@ class Toxiproxy:
     def __init__(self, program: Path, upstream_port: int) -> None:
         self._program = program
         self._upstream_port = upstream_port
-        self.port = free_port()
+        self.port, self._control_port = free_ports(2)
 
     def start(self) -> Self:
-        control_port = free_port()
-        self._api = f"http://{HOST}:{control_port}/proxies"
-        command = [self._program, "-host", HOST, "-port", str(control_port)]
+        self._api = f"http://{HOST}:{self._control_port}/proxies"
+        command = [self._program, "-host", HOST, "-port", str(self._control_port)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until(lambda: self._call("GET", "") == {}, "toxiproxy", despite=(OSError,))
         listen, upstream = f"{HOST}:{self.port}", f"{HOST}:{self._upstream_port}"

@@ -39,6 +39,7 @@ class LocalStack:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "infra.local", "up", "--products", str(self._products)]
+        command += ["--parent", str(os.getpid())]  # nothing is left of it when the tests are killed
         with self._output.open("wb") as output:
             self.up = subprocess.Popen(command, env=self._environment, stdout=output, stderr=output)
         answer = wait_until(self._ready, "the stack to be ready")

@@ -67,10 +67,10 @@ def mails(stack: LocalStack, shop: Shop) -> Iterator[Mails]:
 @pytest.mark.parametrize(
     ("recipient", "told"),
     [
-        ("orders@supplier.example", ["processed", "delivered"]),
-        ("bounce@supplier.example", ["processed", "bounced"]),
-        ("drop@supplier.example", ["processed", "dropped"]),
-        ("defer@supplier.example", ["processed", "deferred", "delivered"]),
+        pytest.param("orders@supplier.example", ["processed", "delivered"], id="delivered"),
+        pytest.param("bounce@supplier.example", ["processed", "bounced"], id="bounced"),
+        pytest.param("drop@supplier.example", ["processed", "dropped"], id="dropped"),
+        pytest.param("defer@supplier.example", ["processed", "deferred", "delivered"], id="deferred"),
     ],
 )
 def test_what_becomes_of_a_mail_is_shown(mails: Mails, recipient: str, told: list[str]) -> None:
@@ -99,7 +99,15 @@ def test_a_busy_mail_service_is_asked_again_when_it_says(mails: Mails, status: i
     assert len(mails.taken()) == 1
 
 
-@pytest.mark.parametrize("fault", [{"status": 500}, {"status": 502}, {"status": 504}, {"status": 0}])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"status": 500}, id="500"),
+        pytest.param({"status": 502}, id="502"),
+        pytest.param({"status": 504}, id="504"),
+        pytest.param({"status": 0}, id="closed connection"),
+    ],
+)
 def test_a_mail_service_that_took_it_and_failed_tells_by_an_event(mails: Mails, fault: dict[str, Any]) -> None:
     """Never sent again; the event makes SENT of it."""
     mails.switch_on({**fault, "taken": True})

@@ -90,7 +90,10 @@ def test_a_signal_stops_everything(servers: Servers) -> None:
         os.kill(int(command), 0)
 
 
-@pytest.mark.parametrize("folder", [None, "", "/nowhere"])
+@pytest.mark.parametrize(
+    "folder",
+    [pytest.param(None, id="not set"), pytest.param("", id="empty"), pytest.param("/nowhere", id="no such folder")],
+)
 def test_without_servers_it_says_what_is_missing(folder: str | None) -> None:
     """Exit status 2 and one line, before anything is started."""
     process = with_servers(("true",), {} if folder is None else {"TEST_SERVERS": folder})

@@ -11,22 +11,16 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from sqlalchemy import Text, case, cast, func, or_
+from sqlalchemy import Text, cast, func
 
-from functions.exports.queries import written
 from functions.exports.source import BOOLEAN, CODE, TEXT, TIMESTAMP, Column
-from shared.columns import E_NOTATION
+from shared.formulas import escape_formula_sql
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
     from functions.exports.queries import Progress, Rows
 
-FORMULA_START = "=+@\t\r-"  # what makes a spreadsheet run a text; the hyphen last, where a pattern takes it for itself
-# What may have to be escaped, by its first character: ' for those that stand before a formula, N for NULL.
-SUSPECTS = f"{FORMULA_START}'N"
-LAST_OF_TABLE = 127
-TABLE = sum(1 << ord(character) for character in SUSPECTS).to_bytes(16, "little")  # a bit a character
 MOMENT_FORMAT = 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
 
 
@@ -57,29 +51,9 @@ def heading(columns: tuple[Column, ...], delimiter: str) -> bytes:
 def cell(column: Column) -> ColumnElement[Any]:
     """What the server is to print for a column."""
     if column.type in (TEXT, CODE):
-        return harmless(column.value, is_code=column.type is CODE)
+        return escape_formula_sql(column.value, is_code=column.type is CODE)
     if column.type is BOOLEAN:
         return cast(column.value, Text)  # true and false, where COPY says t and f
     if column.type is TIMESTAMP:
         return func.to_char(func.timezone("UTC", column.value), MOMENT_FORMAT)
     return column.value
-
-
-def harmless(value: ColumnElement[Any], is_code: bool) -> ColumnElement[Any]:
-    """`value` with one more apostrophe where a spreadsheet, or the importer, would take it for something else.
-
-    That is a text of any number of apostrophes followed by the start of a formula, or by NULL and nothing more; and a
-    code in E-notation, which would be refused as damaged. The importer takes one off exactly those, so that the way
-    back is one to one. A pattern a cell would cost more than the rest of the export: the first character rules out
-    nearly all of them, looked up in a table of bits (300,000 rows of six texts: 0.06 s; a list of characters 0.08 s).
-    """
-    pattern = f"[{FORMULA_START}].*|NULL" + (f"|{E_NOTATION}" if is_code else "")
-    matches = value.op("~", is_comparison=True)(written(f"'^''*({pattern})$'"))
-    escaped = case((matches, written("''''").concat(value)), else_=value)
-    first = func.ascii(value)
-    suspect = func.get_bit(written(f"'\\x{TABLE.hex()}'::bytea"), func.least(first, LAST_OF_TABLE)) == 1
-    if not is_code:
-        return case((suspect, escaped), else_=value)
-    holds_e = or_(func.strpos(value, "e") > 0, func.strpos(value, "E") > 0)
-    number = case((holds_e, escaped), else_=value)
-    return case((first.between(ord("0"), ord("9")), number), (suspect, escaped), else_=value)

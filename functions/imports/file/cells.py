@@ -12,7 +12,8 @@ from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
-from shared.columns import E_NOTATION, ImportColumn, Kind
+from shared.columns import ImportColumn, Kind
+from shared.formulas import E_NOTATION, unescape_formula
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +24,6 @@ SHOWN_LENGTH = 60  # characters of a cell that a sentence repeats: enough to fin
 _CONTROLS = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # all but tab, newline and carriage return
 _CONTROL = re.compile(f"[{_CONTROLS}]")
 _DAMAGED_CODE = re.compile(rf"[+-]?{E_NOTATION}")
-# What the exporter puts one more apostrophe before, so that no spreadsheet runs, drops or rounds it.
-_ESCAPED_TEXT = re.compile(r"'+(?:[=+\-@\t\r].*|NULL)", re.DOTALL)
-_ESCAPED_CODE = re.compile(rf"'+(?:[=+\-@\t\r].*|NULL|{E_NOTATION})", re.DOTALL)
 # Digits with or without thousands separators (all of them equal, groups of three), then perhaps a decimal part after
 # another separator. Apostrophes and spaces, narrow and no-break ones too, can only separate thousands.
 _NUMBER = re.compile(
@@ -98,17 +96,17 @@ def read(column: ImportColumn, cell: str) -> str | None:
         case Kind.DECIMAL | Kind.INTEGER:
             value = _number(column, cell.strip())
         case Kind.BOOLEAN:
-            value = _boolean(cell.strip())
+            value = _boolean(unescape_formula(cell).strip())
         case Kind.CHOICE:
-            value = _choice(column, _unescaped(cell, _ESCAPED_TEXT).strip())
+            value = _choice(column, unescape_formula(cell).strip())
         case Kind.CODE:
             value = _code(column, cell)
         case Kind.EAN:
             value = _ean(_code(column, cell))
         case Kind.URL:
-            value = _url(_text(column, _unescaped(cell, _ESCAPED_TEXT)))
+            value = _url(_text(column, unescape_formula(cell)))
         case Kind.TEXT:
-            value = _text(column, _unescaped(cell, _ESCAPED_TEXT))
+            value = _text(column, unescape_formula(cell))
     return value
 
 
@@ -135,10 +133,6 @@ def _plain(column: ImportColumn) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def _unescaped(cell: str, escaped: re.Pattern[str]) -> str:
-    return cell[1:] if cell.startswith("'") and escaped.fullmatch(cell) else cell
-
-
 def _text(column: ImportColumn, text: str) -> str:
     if len(text) > column.max_length:
         lines = text.count("\n") + 1
@@ -162,7 +156,7 @@ def _code(column: ImportColumn, cell: str) -> str:
             f"{shown(cell)} is a code that a spreadsheet took for a number, and its digits are lost."
             " Format the column as text there and write the code again.",
         )
-    return _text(column, _unescaped(cell, _ESCAPED_CODE))
+    return _text(column, unescape_formula(cell, is_code=True))
 
 
 def _ean(code: str) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterator
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
@@ -19,16 +18,14 @@ from sqlalchemy import Engine, RowMapping, text
 from functions.imports.file import validation
 from functions.imports.file.validation import ImportFile, RefusedFile
 from functions.imports.states import MAX_FILE_BYTES, Status
-from shared.columns import BY_KEY, E_NOTATION, REPORT_HEADINGS, normalize_heading
+from shared.columns import BY_KEY, REPORT_HEADINGS, normalize_heading
 from shared.errors import ObjectGone
+from shared.formulas import escape_cell
 from shared.messages import CellError
 
 if TYPE_CHECKING:  # at run time they come with whoever makes the clients
     from shared.clients.bucket import Storage
 
-FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
-# As the importer reads one, thousands separators and outer spaces included: a spreadsheet runs none of these.
-NUMBER = re.compile(rf"\s*[+-]?(?:[\d.,][\d.,'\u2019\s]*|{E_NOTATION})\s*")
 # Rows with broken quotes have no certain cells: written as they were read, they would pass as good ones when uploaded
 # again unmended. Without an identifier they are refused again.
 WITHOUT_CELLS = ("text_after_quote", "unclosed_quote")
@@ -101,7 +98,7 @@ def lines(file: ImportFile | None, refused: Iterator[Refused], reason: str) -> I
             cells = [""] * len(file.heading)
         # A row of more or fewer cells than the heading stays one, so that it is refused again unless it is mended.
         shown = [cells[position] for position in kept if position < len(cells)] + cells[len(file.heading) :]
-        yield [*map(harmless, shown), number, *explained(errors)]
+        yield [*map(escape_cell, shown), number, *explained(errors)]
 
 
 def explained(errors: list[CellError]) -> tuple[str, str, str]:
@@ -109,8 +106,3 @@ def explained(errors: list[CellError]) -> tuple[str, str, str]:
     columns = dict.fromkeys(error.column for error in errors if error.column)
     sentences = (f"{BY_KEY[e.column].heading}: {e.message}" if e.column in BY_KEY else e.message for e in errors)
     return ", ".join(columns), ", ".join(dict.fromkeys(e.code for e in errors)), " ".join(sentences)
-
-
-def harmless(cell: str) -> str:
-    """The cell as it is, unless a spreadsheet would run it."""
-    return f"'{cell}" if cell.startswith(FORMULA_START) and not NUMBER.fullmatch(cell) else cell

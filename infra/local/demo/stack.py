@@ -39,7 +39,7 @@ def started(where: State) -> Iterator[None]:
     begun = time.monotonic()
     where.directory.mkdir(parents=True, exist_ok=True)
     output = where.path("up.log")
-    command = [sys.executable, "-m", "infra.local", "up", "--products", str(PRODUCTS)]
+    command = [sys.executable, "-m", "infra.local", "up", "--products", str(PRODUCTS), "--parent", str(os.getpid())]
     environment = os.environ | {state.DIRECTORY_VARIABLE: str(where.directory)}
     with output.open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)

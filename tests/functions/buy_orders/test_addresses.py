@@ -15,12 +15,13 @@ CASES = Path(__file__).parents[2] / "data" / "mail_addresses.txt"
 
 
 def cases():
-    for line in CASES.read_text(encoding="utf-8").splitlines():
+    """What was typed and what it means. A case is called by its line."""
+    for number, line in enumerate(CASES.read_text(encoding="utf-8").splitlines(), 1):
         if not line.startswith("#"):
             typed, meaning = line.split(" | ")
             for escape in ("\\r", "\\n", "\\t", "\\0"):
                 typed = typed.replace(escape, escape.encode().decode("unicode_escape"))
-            yield typed, meaning
+            yield pytest.param(typed, meaning, id=f"line {number}")
 
 
 @pytest.mark.parametrize(("typed", "meaning"), list(cases()))

@@ -129,11 +129,23 @@ def test_the_files_are_of_one_moment(buying, monkeypatch):
 @pytest.mark.parametrize(
     ("answer", "status", "reason"),
     [
-        (MailDeferred("The mail service is busy (429).", 120), "FILES_READY", "busy (429)"),
-        (MailDeferred("The mail service cannot be reached."), "FILES_READY", "cannot be reached"),
-        (MailStatusUnknown("The mail service failed (502)."), "UNCERTAIN", "failed (502)"),
-        (MailStatusUnknown("The mail service gave no answer (TimeoutError)."), "UNCERTAIN", "gave no answer"),
-        (MailRejected("The mail service refused the mail (400): No."), "FAILED", "refused the mail (400): No."),
+        pytest.param(MailDeferred("The mail service is busy (429).", 120), "FILES_READY", "busy (429)", id="429"),
+        pytest.param(
+            MailDeferred("The mail service cannot be reached."), "FILES_READY", "cannot be reached", id="unreachable"
+        ),
+        pytest.param(MailStatusUnknown("The mail service failed (502)."), "UNCERTAIN", "failed (502)", id="502"),
+        pytest.param(
+            MailStatusUnknown("The mail service gave no answer (TimeoutError)."),
+            "UNCERTAIN",
+            "gave no answer",
+            id="time-out",
+        ),
+        pytest.param(
+            MailRejected("The mail service refused the mail (400): No."),
+            "FAILED",
+            "refused the mail (400): No.",
+            id="400",
+        ),
     ],
 )
 def test_an_answer_decides_the_state(buying, answer, status, reason):
@@ -223,18 +235,44 @@ def test_the_same_message_ten_times_at_once_is_one_mail(buying):
 @pytest.mark.parametrize(
     ("change", "fields", "reason"),
     [
-        ("delete from buy_order_lines where buy_order_uuid = :order", {}, "BO-10001 has no lines"),
-        ("update suppliers set email_address = null", {}, "has no mail address"),
-        ("update suppliers set email_address = ''", {}, "has no mail address"),
-        ("update suppliers set email_address = 'a@b.example; c@d.example'", {}, '"a@b.example; c@d.example" is not a'),
-        ("update buy_orders set deleted_at = now() where uuid = :order", {}, "There is no such buy order"),
-        ("update webshops set email_address = 'nobody'", {}, '"nobody" is not a mail address'),
-        ("", {"recipient": "a@b.example\r\nBcc: everybody@else.example"}, "is not a mail address"),
-        ("", {"recipient": ""}, "is not a mail address"),
-        ("", {"cc": ("nobody",)}, '"nobody" is not a mail address'),
-        ("", {"message": "x" * 5_001}, "5,000 characters"),
-        ("", {"language": "../en"}, "Known: en"),
-        ("", {"buy_order_uuid": uuid.UUID(int=7)}, "There is no such buy order"),
+        pytest.param(
+            "delete from buy_order_lines where buy_order_uuid = :order", {}, "BO-10001 has no lines", id="no lines"
+        ),
+        pytest.param(
+            "update suppliers set email_address = null", {}, "has no mail address", id="supplier without an address"
+        ),
+        pytest.param(
+            "update suppliers set email_address = ''", {}, "has no mail address", id="supplier with an empty address"
+        ),
+        pytest.param(
+            "update suppliers set email_address = 'a@b.example; c@d.example'",
+            {},
+            '"a@b.example; c@d.example" is not a',
+            id="supplier with two addresses",
+        ),
+        pytest.param(
+            "update buy_orders set deleted_at = now() where uuid = :order",
+            {},
+            "There is no such buy order",
+            id="deleted",
+        ),
+        pytest.param(
+            "update webshops set email_address = 'nobody'",
+            {},
+            '"nobody" is not a mail address',
+            id="webshop's address is malformed",
+        ),
+        pytest.param(
+            "",
+            {"recipient": "a@b.example\r\nBcc: everybody@else.example"},
+            "is not a mail address",
+            id="line break in the recipient",
+        ),
+        pytest.param("", {"recipient": ""}, "is not a mail address", id="empty recipient"),
+        pytest.param("", {"cc": ("nobody",)}, '"nobody" is not a mail address', id="malformed copy"),
+        pytest.param("", {"message": "x" * 5_001}, "5,000 characters", id="long message"),
+        pytest.param("", {"language": "../en"}, "Known: en", id="unknown language"),
+        pytest.param("", {"buy_order_uuid": uuid.UUID(int=7)}, "There is no such buy order", id="unknown order"),
     ],
 )
 def test_an_order_that_cannot_be_mailed_fails_with_a_reason(buying, caplog, change, fields, reason):
@@ -267,7 +305,16 @@ def test_an_order_of_another_webshop_is_not_mailed(buying):
     assert buying.mail_service.taken == []
 
 
-@pytest.mark.parametrize("data", [b"", b"no json", b"[]", b'{"webshop_uuid": "x"}', b'{"message": "a\\u0000b"}'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"no json", id="not JSON"),
+        pytest.param(b"[]", id="a list"),
+        pytest.param(b'{"webshop_uuid": "x"}', id="malformed uuid"),
+        pytest.param(b'{"message": "a\\u0000b"}', id="NUL in a text"),
+    ],
+)
 def test_a_message_that_is_none_is_dead_lettered(buying, caplog, data):
     """Logged once, never again delivered."""
     assert buying.push_bytes(BuyOrderEmail, data) == 200
@@ -303,7 +350,7 @@ def test_line_breaks_in_names_stay_out_of_the_headers(buying):
 
 def test_files_that_no_mail_may_have_are_not_sent(buying, monkeypatch):
     """More than 20 MB together is known before the mail service is asked."""
-    monkeypatch.setattr(files, "MAX_MAIL_BYTES", 5_000)
+    monkeypatch.setattr(files, "MAX_EMAIL_BYTES", 5_000)
     message = buying.message()
 
     buying.deliver(message)
@@ -321,7 +368,7 @@ def test_an_empty_or_missing_file_is_not_sent(empty):
 
     for wrong, rows in ((tuple(made), [1, 1, 1]), (tuple(made[:2]), [1, 1]), ((*made[:2], made[0]), [1, 0, 1])):
         with pytest.raises(PermanentError, match="empty"):
-            files.check(wrong, rows)
+            files.check_files(wrong, rows)
 
 
 def test_files_are_kept_as_long_as_exports_are(buying):

@@ -12,7 +12,7 @@ import openpyxl
 import pypdf
 import pytest
 
-from functions.buy_orders.operations import in_column_order
+from functions.buy_orders.operations import check_identifiers
 from functions.exports.identifiers import IDENTIFIERS
 from functions.exports.source import FileType
 from functions.exports.sources import SOURCES
@@ -76,7 +76,7 @@ def test_columns_stand_in_their_order_whatever_order_was_saved(buying):
 def test_the_order_of_saving_means_nothing():
     """All orders of each choice are kept alike."""
     for saved, _ in case_table():
-        assert len({in_column_order(order) for order in itertools.permutations(saved)}) == 1
+        assert len({check_identifiers(order) for order in itertools.permutations(saved)}) == 1
 
 
 @pytest.mark.parametrize("file_type", ["CSV", "XLSX", "PDF"])
@@ -109,13 +109,18 @@ def words_in(file_type, content):
 @pytest.mark.parametrize(
     ("identifiers", "at", "named"),
     [
-        (["WEBSHOP_PRODUCT_COLOUR"], "identifiers[0]", "WEBSHOP_PRODUCT_COLOUR"),
-        (["WEBSHOP_PRODUCT_NAME", "webshop_product_name"], "identifiers[1]", "webshop_product_name"),
-        (["WEBSHOP_PRODUCT_NAME"] * 2, "identifiers", "Repeated: WEBSHOP_PRODUCT_NAME"),
-        ([*DEFAULTS, "SUPPLIER_PRODUCT_NAME"], "identifiers", "SUPPLIER_PRODUCT_NAME"),
-        ([], "identifiers", "1 to 3"),
-        ([None], "identifiers[0]", "str"),
-        ("WEBSHOP_PRODUCT_NAME", "identifiers", "array"),
+        pytest.param(["WEBSHOP_PRODUCT_COLOUR"], "identifiers[0]", "WEBSHOP_PRODUCT_COLOUR", id="unknown"),
+        pytest.param(
+            ["WEBSHOP_PRODUCT_NAME", "webshop_product_name"],
+            "identifiers[1]",
+            "webshop_product_name",
+            id="unknown beside a known one",
+        ),
+        pytest.param(["WEBSHOP_PRODUCT_NAME"] * 2, "identifiers", "Repeated: WEBSHOP_PRODUCT_NAME", id="repeated"),
+        pytest.param([*DEFAULTS, "SUPPLIER_PRODUCT_NAME"], "identifiers", "SUPPLIER_PRODUCT_NAME", id="four"),
+        pytest.param([], "identifiers", "1 to 3", id="none"),
+        pytest.param([None], "identifiers[0]", "str", id="null"),
+        pytest.param("WEBSHOP_PRODUCT_NAME", "identifiers", "array", id="not a list"),
     ],
 )
 def test_settings_that_are_not_allowed_are_refused_by_name(buying, identifiers, at, named):
@@ -186,23 +191,23 @@ def test_a_mail_goes_to_the_supplier_unless_another_is_named(buying):
 @pytest.mark.parametrize(
     ("body", "at"),
     [
-        ({"recipient": "nobody"}, "recipient"),
-        ({"recipient": ""}, "recipient"),
-        ({"recipient": "a@b"}, "recipient"),
-        ({"recipient": "a b@c.example"}, "recipient"),
-        ({"recipient": "a@b.example, c@d.example"}, "recipient"),
-        ({"recipient": "Ann <a@b.example>"}, "recipient"),
-        ({"recipient": "a@b.example\r\nBcc: c@d.example"}, "recipient"),
-        ({"recipient": "a@b.example\n"}, "recipient"),
-        ({"recipient": "a\0@b.example"}, "recipient"),
-        ({"recipient": f"{'a' * 250}@b.example"}, "recipient"),
-        ({"recipient": 7}, "recipient"),
-        ({"cc": ["a@b.example", "nobody"]}, "cc[1]"),
-        ({"cc": [f"a{n}@b.example" for n in range(11)]}, "cc"),
-        ({"message": "x" * 5_001}, "message"),
-        ({"message": "a\0b"}, "message"),
-        ({"language": "xx"}, "language"),
-        ({"subject": "mine"}, "subject"),
+        pytest.param({"recipient": "nobody"}, "recipient", id="no domain"),
+        pytest.param({"recipient": ""}, "recipient", id="empty recipient"),
+        pytest.param({"recipient": "a@b"}, "recipient", id="no top-level domain"),
+        pytest.param({"recipient": "a b@c.example"}, "recipient", id="space"),
+        pytest.param({"recipient": "a@b.example, c@d.example"}, "recipient", id="two addresses"),
+        pytest.param({"recipient": "Ann <a@b.example>"}, "recipient", id="name and address"),
+        pytest.param({"recipient": "a@b.example\r\nBcc: c@d.example"}, "recipient", id="header injection"),
+        pytest.param({"recipient": "a@b.example\n"}, "recipient", id="line break at the end"),
+        pytest.param({"recipient": "a\0@b.example"}, "recipient", id="NUL"),
+        pytest.param({"recipient": f"{'a' * 250}@b.example"}, "recipient", id="long recipient"),
+        pytest.param({"recipient": 7}, "recipient", id="number"),
+        pytest.param({"cc": ["a@b.example", "nobody"]}, "cc[1]", id="malformed copy"),
+        pytest.param({"cc": [f"a{n}@b.example" for n in range(11)]}, "cc", id="eleven copies"),
+        pytest.param({"message": "x" * 5_001}, "message", id="long message"),
+        pytest.param({"message": "a\0b"}, "message", id="NUL in the message"),
+        pytest.param({"language": "xx"}, "language", id="unknown language"),
+        pytest.param({"subject": "mine"}, "subject", id="unknown field"),
     ],
 )
 def test_what_cannot_be_mailed_is_refused_at_once(buying, body, at):
@@ -219,9 +224,14 @@ def test_what_cannot_be_mailed_is_refused_at_once(buying, body, at):
 @pytest.mark.parametrize(
     ("change", "status", "sentence"),
     [
-        ("delete from buy_order_lines", 422, "Buy order BO-10001 has no lines."),
-        ("update suppliers set email_address = null", 422, "has no mail address. Add one, or name a recipient."),
-        ("update buy_orders set deleted_at = now()", 404, "There is no such buy order."),
+        pytest.param("delete from buy_order_lines", 422, "Buy order BO-10001 has no lines.", id="no lines"),
+        pytest.param(
+            "update suppliers set email_address = null",
+            422,
+            "has no mail address. Add one, or name a recipient.",
+            id="no address",
+        ),
+        pytest.param("update buy_orders set deleted_at = now()", 404, "There is no such buy order.", id="deleted"),
     ],
 )
 def test_an_order_that_cannot_be_mailed_is_refused(buying, change, status, sentence):

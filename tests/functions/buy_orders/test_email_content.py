@@ -31,7 +31,7 @@ ORDER = Order(
 @pytest.mark.parametrize("language", email_content.languages())
 def test_every_language_says_what_a_supplier_needs(language):
     """Number, date, supplier, total, sender; in the HTML no value is read as markup."""
-    written = email_content.write(ORDER, "a < b\n{{ order }}", language)
+    written = email_content.render_content(ORDER, "a < b\n{{ order }}", language)
 
     assert "BO-1 <b>" in written.subject
     for value in (
@@ -60,17 +60,17 @@ def test_another_language_is_one_more_file(tmp_path, monkeypatch):
     monkeypatch.setattr(email_content, "TEMPLATES", tmp_path)
     email_content.environment.cache_clear()
 
-    written = email_content.write(ORDER, "", "nl")
+    written = email_content.render_content(ORDER, "", "nl")
 
     email_content.environment.cache_clear()
     assert email_content.languages() == ["en", "nl"]
-    assert written == email_content.Letter("Bestelling BO-1 <b>", "Müller <GmbH>\n", "Müller &lt;GmbH&gt;\n")
+    assert written == email_content.EmailContent("Bestelling BO-1 <b>", "Müller <GmbH>\n", "Müller &lt;GmbH&gt;\n")
 
 
-@pytest.mark.parametrize("language", ["", "xx", "../en", "EN", "en.jinja"])
+@pytest.mark.parametrize("language", [pytest.param("", id="empty"), "xx", "../en", "EN", "en.jinja"])
 def test_a_language_without_a_file_is_refused(language):
     """By name, with those that there are."""
     with pytest.raises(Problem) as refusal:
-        email_content.check("", language)
+        email_content.check_options("", language)
 
     assert "Known: en." in refusal.value.detail

@@ -8,7 +8,7 @@ import uuid
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shared.clients.mailer import MailDeferred, MailStatusUnknown, MailRejected
+from shared.clients.mailer import MailDeferred, MailRejected, MailStatusUnknown
 from tests.buy_orders_world import event
 from tests.world import app
 
@@ -139,7 +139,17 @@ def test_a_signature_is_of_one_body(buying):
     assert (answer.status_code, len(signed), told.status_code) == (204, 2, 401)
 
 
-@pytest.mark.parametrize("body", [b"", b"no json", b"{}", b'"text"', b"[", b"\xff"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"no json", id="not JSON"),
+        pytest.param(b"{}", id="an object"),
+        pytest.param(b'"text"', id="a text"),
+        pytest.param(b"[", id="cut off"),
+        pytest.param(b"\xff", id="not text"),
+    ],
+)
 def test_a_body_that_is_no_list_is_malformed(buying, body):
     """Though signed: 400, so that the service's own log shows it."""
     assert buying.post_events(body).status_code == 400

@@ -7,7 +7,7 @@ import pytest
 from shared.messages import ExportHistory
 
 
-@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("order", [pytest.param(order, id=str(order)) for order in permutations(range(3))])
 def test_the_highest_version_stays_whatever_comes_when(exports, order):
     """Late, early, twice: no older record writes over a newer one."""
     exports.ask_later()

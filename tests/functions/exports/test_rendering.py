@@ -26,9 +26,9 @@ def test_heavy_libraries_wait_until_their_file_is_made(module: str) -> None:
 @pytest.mark.parametrize(
     ("file_type", "media_type", "dotted"),
     [
-        ("csv", "text/csv; charset=utf-8", ".csv"),
-        ("XLSX", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", ".xlsx"),
-        ("Pdf", "application/pdf", ".pdf"),
+        pytest.param("csv", "text/csv; charset=utf-8", ".csv", id="CSV"),
+        pytest.param("XLSX", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", ".xlsx", id="XLSX"),
+        pytest.param("Pdf", "application/pdf", ".pdf", id="PDF"),
     ],
 )
 def test_a_file_type_has_its_media_type_and_ending(file_type: str, media_type: str, dotted: str) -> None:

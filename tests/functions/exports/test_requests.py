@@ -34,52 +34,130 @@ def nested(depth: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("fields", "at", "says"),
     [
-        ({"source": "users"}, "source", "Known: products, suppliers"),
-        ({"source": "product"}, "source", 'Did you mean "products"?'),
-        ({"file_type": "DOCX"}, "file_type", "Known: CSV, XLSX."),
-        ({"file_type": "PDF"}, "file_type", "Products cannot be exported as PDF. Allowed: CSV, XLSX."),
-        ({"columns": []}, "columns", "at least one column"),
-        ({"columns": ["name", "price", "name"]}, "columns[2]", "named twice"),
-        ({"columns": ["name", "prise"]}, "columns[1]", 'Did you mean "price"? Known: identifier, name'),
-        ({"columns": ["name; drop table products"]}, "columns[0]", "There is no column"),
-        ({"sorts": [{"column": "nope"}]}, "sorts[0].column", "Known: identifier"),
-        ({"sorts": [{"column": "name"}, {"column": "name"}]}, "sorts[1].column", "twice"),
-        ({"parents": {"supplier_uuid": "5ab2a4ee-6d4f-4f3e-9f0c-2f1f1b6a0001"}}, "parents.supplier_uuid", "cannot be"),
-        (filtering("nope", value=1), "filters[0].column", "Known: identifier"),
-        (filtering("price", "~", value=1), "filters[0].operator", "Allowed: eq, ne, in, is_null, gt"),
-        (filtering("price", "contains", value="1"), "filters[0].operator", "(decimal) has no operator"),
-        (filtering("price", None, value=1), "filters[0].operator", "Allowed"),
-        (filtering("price", value="x"), "filters[0].value", 'takes a number, such as 12.5, not "x"'),
-        (filtering("price", value=True), "filters[0].value", "takes a number"),
-        (filtering("price", value="1e9"), "filters[0].value", "takes a number"),
-        (filtering("price", value="NaN"), "filters[0].value", "takes a number"),
-        (filtering("price", value=None), "filters[0].value", "is_null"),
-        (filtering("price"), "filters[0].value", "not nothing"),
-        (filtering("price", value=[1]), "filters[0].value", "takes a number"),
-        (filtering("stock_on_hand", value=1.5), "filters[0].value", "a whole number"),
-        (filtering("stock_on_hand", value=10**30), "filters[0].value", "a whole number"),
-        (filtering("unlimited_stock", "eq", value="yes"), "filters[0].value", "true or false"),
-        (filtering("created_at", value="2026-05-31"), "filters[0].value", "2026-05-31T12:00:00Z"),
-        (filtering("uuid", "eq", value="1"), "filters[0].value", "a UUID"),
-        (filtering("name", "eq", value="a\0b"), "filters[0].value", "NUL"),
-        (filtering("name", "in", value="a"), "filters[0].value", "takes a list"),
-        (filtering("name", "in", value=[]), "filters[0].value", "at least one"),
-        (filtering("name", "in", value=["a", 1]), "filters[0].value[1]", "takes a text"),
-        (filtering("name", "in", value=["a"] * (MAX_VALUES + 1)), "filters[0].value", "at most 10,000"),
-        (filtering("price", "between", value=[2, 1]), "filters[0].value", "the smaller value stands first"),
-        (filtering("price", "between", value=["10", "9.5"]), "filters[0].value", "the smaller value stands first"),
-        (filtering("price", "between", value=[1]), "filters[0].value", "two values"),
-        (filtering("price", "is_null", value="yes"), "filters[0].value", "true or false"),
-        ({"filters": [{}]}, "filters[0]", "A filter is one of"),
-        ({"filters": [{"any": []}]}, "filters[0].any", "at least one filter"),
-        ({"filters": [{"any": [{"column": "a"}], "column": "b"}]}, "filters[0]", "A filter is one of"),
-        (
+        pytest.param({"source": "users"}, "source", "Known: products, suppliers", id="unknown source"),
+        pytest.param({"source": "product"}, "source", 'Did you mean "products"?', id="misspelled source"),
+        pytest.param({"file_type": "DOCX"}, "file_type", "Known: CSV, XLSX.", id="unknown file type"),
+        pytest.param(
+            {"file_type": "PDF"},
+            "file_type",
+            "Products cannot be exported as PDF. Allowed: CSV, XLSX.",
+            id="file type of another source",
+        ),
+        pytest.param({"columns": []}, "columns", "at least one column", id="no columns"),
+        pytest.param({"columns": ["name", "price", "name"]}, "columns[2]", "named twice", id="repeated column"),
+        pytest.param(
+            {"columns": ["name", "prise"]},
+            "columns[1]",
+            'Did you mean "price"? Known: identifier, name',
+            id="misspelled column",
+        ),
+        pytest.param(
+            {"columns": ["name; drop table products"]}, "columns[0]", "There is no column", id="column with SQL"
+        ),
+        pytest.param({"sorts": [{"column": "nope"}]}, "sorts[0].column", "Known: identifier", id="unknown sort column"),
+        pytest.param(
+            {"sorts": [{"column": "name"}, {"column": "name"}]}, "sorts[1].column", "twice", id="repeated sort column"
+        ),
+        pytest.param(
+            {"parents": {"supplier_uuid": "5ab2a4ee-6d4f-4f3e-9f0c-2f1f1b6a0001"}},
+            "parents.supplier_uuid",
+            "cannot be",
+            id="unknown parent",
+        ),
+        pytest.param(filtering("nope", value=1), "filters[0].column", "Known: identifier", id="unknown filter column"),
+        pytest.param(
+            filtering("price", "~", value=1),
+            "filters[0].operator",
+            "Allowed: eq, ne, in, is_null, gt",
+            id="unknown operator",
+        ),
+        pytest.param(
+            filtering("price", "contains", value="1"),
+            "filters[0].operator",
+            "(decimal) has no operator",
+            id="operator of another type",
+        ),
+        pytest.param(filtering("price", None, value=1), "filters[0].operator", "Allowed", id="no operator"),
+        pytest.param(
+            filtering("price", value="x"),
+            "filters[0].value",
+            'takes a number, such as 12.5, not "x"',
+            id="text for a number",
+        ),
+        pytest.param(filtering("price", value=True), "filters[0].value", "takes a number", id="boolean for a number"),
+        pytest.param(filtering("price", value="1e9"), "filters[0].value", "takes a number", id="E-notation"),
+        pytest.param(filtering("price", value="NaN"), "filters[0].value", "takes a number", id="NaN"),
+        pytest.param(filtering("price", value=None), "filters[0].value", "is_null", id="null"),
+        pytest.param(filtering("price"), "filters[0].value", "not nothing", id="no value"),
+        pytest.param(filtering("price", value=[1]), "filters[0].value", "takes a number", id="list for a number"),
+        pytest.param(
+            filtering("stock_on_hand", value=1.5), "filters[0].value", "a whole number", id="decimal for an integer"
+        ),
+        pytest.param(filtering("stock_on_hand", value=10**30), "filters[0].value", "a whole number", id="huge integer"),
+        pytest.param(
+            filtering("unlimited_stock", "eq", value="yes"),
+            "filters[0].value",
+            "true or false",
+            id="text for a boolean",
+        ),
+        pytest.param(
+            filtering("created_at", value="2026-05-31"),
+            "filters[0].value",
+            "2026-05-31T12:00:00Z",
+            id="time without a zone",
+        ),
+        pytest.param(filtering("uuid", "eq", value="1"), "filters[0].value", "a UUID", id="malformed uuid"),
+        pytest.param(filtering("name", "eq", value="a\0b"), "filters[0].value", "NUL", id="NUL"),
+        pytest.param(filtering("name", "in", value="a"), "filters[0].value", "takes a list", id="text for a list"),
+        pytest.param(filtering("name", "in", value=[]), "filters[0].value", "at least one", id="empty list"),
+        pytest.param(
+            filtering("name", "in", value=["a", 1]), "filters[0].value[1]", "takes a text", id="list with a number"
+        ),
+        pytest.param(
+            filtering("name", "in", value=["a"] * (MAX_VALUES + 1)),
+            "filters[0].value",
+            "at most 10,000",
+            id="long list",
+        ),
+        pytest.param(
+            filtering("price", "between", value=[2, 1]),
+            "filters[0].value",
+            "the smaller value stands first",
+            id="between, descending",
+        ),
+        pytest.param(
+            filtering("price", "between", value=["10", "9.5"]),
+            "filters[0].value",
+            "the smaller value stands first",
+            id="between, descending texts",
+        ),
+        pytest.param(
+            filtering("price", "between", value=[1]), "filters[0].value", "two values", id="between, one value"
+        ),
+        pytest.param(
+            filtering("price", "is_null", value="yes"), "filters[0].value", "true or false", id="text for is_null"
+        ),
+        pytest.param({"filters": [{}]}, "filters[0]", "A filter is one of", id="empty filter"),
+        pytest.param({"filters": [{"any": []}]}, "filters[0].any", "at least one filter", id="empty any"),
+        pytest.param(
+            {"filters": [{"any": [{"column": "a"}], "column": "b"}]},
+            "filters[0]",
+            "A filter is one of",
+            id="group and column",
+        ),
+        pytest.param(
             {"filters": [{"all": [{"any": [filtering(value="x")["filters"][0]]}]}]},
             "filters[0].all[0].any[0].value",
             "n",
+            id="nested filter",
         ),
-        ({"filters": filtering(value=1)["filters"] * 10_000}, "filters", f"may have {MAX_CONDITIONS:,} filters"),
-        (nested(40), "filters" + "[0].all" * 10, "10 deep"),
+        pytest.param(
+            {"filters": filtering(value=1)["filters"] * 10_000},
+            "filters",
+            f"may have {MAX_CONDITIONS:,} filters",
+            id="10,000 filters",
+        ),
+        pytest.param(nested(40), "filters" + "[0].all" * 10, "10 deep", id="40 levels"),
     ],
 )
 def test_a_refusal_names_the_fault_and_what_is_allowed(fields: dict[str, Any], at: str, says: str) -> None:
@@ -95,12 +173,12 @@ def test_a_refusal_names_the_fault_and_what_is_allowed(fields: dict[str, Any], a
 @pytest.mark.parametrize(
     "fields",
     [
-        {"delimiter": "\t"},
-        {"sorts": [{"column": "name", "direction": "sideways"}]},
-        {"colums": ["name"]},
-        {"columns": "name"},
-        {"parents": {"supplier_uuid": "1"}},
-        {"filters": [{"column": "name", "operator": "eq", "value": {"a": 1}}]},
+        pytest.param({"delimiter": "\t"}, id="delimiter"),
+        pytest.param({"sorts": [{"column": "name", "direction": "sideways"}]}, id="direction"),
+        pytest.param({"colums": ["name"]}, id="misspelled field"),
+        pytest.param({"columns": "name"}, id="text for a list"),
+        pytest.param({"parents": {"supplier_uuid": "1"}}, id="parent not a uuid"),
+        pytest.param({"filters": [{"column": "name", "operator": "eq", "value": {"a": 1}}]}, id="object for a value"),
     ],
 )
 def test_another_shape_is_refused_when_it_is_decoded(fields: dict[str, Any]) -> None:
@@ -156,7 +234,7 @@ def test_every_identifier_has_its_column() -> None:
     assert [c.identifier for c in SOURCES["buy_orders"].columns if c.identifier] == list(IDENTIFIERS)
 
 
-@pytest.mark.parametrize("source", SOURCES.values(), ids=lambda source: source.key)
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_a_source_is_whole(source: Any) -> None:
     """Keys and headings are unique, and a spreadsheet's sheet and row can hold them."""
     keys = [column.key for column in source.columns]

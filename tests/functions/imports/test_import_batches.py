@@ -161,7 +161,9 @@ def test_a_file_replaced_before_it_is_read_fails_the_import(world):
     assert "products.csv" in found.reason
 
 
-@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    "ending", [pytest.param("\n", id="LF"), pytest.param("\r\n", id="CRLF"), pytest.param("\r", id="CR")]
+)
 @pytest.mark.parametrize("last", [True, False], ids=["final newline", "none"])
 def test_line_ends_of_every_kind(world, ending, last):
     """Windows, Unix, an old Mac, with and without the last one."""

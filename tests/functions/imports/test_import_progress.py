@@ -46,7 +46,14 @@ def test_a_result_that_comes_again_is_dropped(world, started):
     assert ledger(world.find(started)) == (1000, 500, 0, 0)
 
 
-@pytest.mark.parametrize("foreign", [{"run": 0}, {"run": 2}, {"first_row": 3}])
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        pytest.param({"run": 0}, id="lower run"),
+        pytest.param({"run": 2}, id="higher run"),
+        pytest.param({"first_row": 3}, id="unknown batch"),
+    ],
+)
 def test_a_result_of_another_run_or_batch_is_dropped(world, started, foreign):
     """What this run did not send, it does not count."""
     assert world.deliver(result(world, started, **{"first_row": 2, **foreign})) == 200

@@ -64,9 +64,9 @@ def test_a_path_that_is_not_ours_is_ignored(world, caplog, path):
 @pytest.mark.parametrize(
     ("metadata", "says"),
     [
-        ({"user-uuid": ""}, 'without a valid "user-uuid"'),
-        ({"user-uuid": "somebody"}, "somebody"),
-        ({"on-error": "whatever"}, "partial or abort"),
+        pytest.param({"user-uuid": ""}, 'without a valid "user-uuid"', id="empty user"),
+        pytest.param({"user-uuid": "somebody"}, "somebody", id="malformed user"),
+        pytest.param({"on-error": "whatever"}, "partial or abort", id="unknown on-error"),
     ],
 )
 def test_metadata_that_is_missing_or_wrong_fails_the_import_with_that_reason(world, metadata, says):

@@ -61,16 +61,16 @@ def test_a_second_import_is_refused_by_the_name_of_the_first(api, world):
 @pytest.mark.parametrize(
     ("body", "status", "says"),
     [
-        (b"{", 400, "not JSON"),
-        (b"{}", 422, "file_name"),
-        (b'{"file_name": ""}', 422, "length >= 1"),
-        (b'{"file_name": "a", "operation": "SMASH"}', 422, "SMASH"),
-        (b'{"file_name": "a", "on_error": "ignore"}', 422, "ignore"),
-        (b'{"file_name": "a", "colour": "red"}', 422, "colour"),
-        (b'{"file_name": "a", "size_bytes": 5242881}', 422, "5,242,880"),
-        (b'{"file_name": "a", "size_bytes": -1}', 422, ">= 0"),
-        (b'{"file_name": "' + b"a" * 1_000_000 + b'"}', 413, "1,000,000"),
-        (b"\xff\xfe", 400, "not JSON"),
+        pytest.param(b"{", 400, "not JSON", id="cut off"),
+        pytest.param(b"{}", 422, "file_name", id="no file name"),
+        pytest.param(b'{"file_name": ""}', 422, "length >= 1", id="empty file name"),
+        pytest.param(b'{"file_name": "a", "operation": "SMASH"}', 422, "SMASH", id="unknown operation"),
+        pytest.param(b'{"file_name": "a", "on_error": "ignore"}', 422, "ignore", id="unknown on_error"),
+        pytest.param(b'{"file_name": "a", "colour": "red"}', 422, "colour", id="unknown field"),
+        pytest.param(b'{"file_name": "a", "size_bytes": 5242881}', 422, "5,242,880", id="too large a file"),
+        pytest.param(b'{"file_name": "a", "size_bytes": -1}', 422, ">= 0", id="negative size"),
+        pytest.param(b'{"file_name": "' + b"a" * 1_000_000 + b'"}', 413, "1,000,000", id="1 MB"),
+        pytest.param(b"\xff\xfe", 400, "not JSON", id="not text"),
     ],
 )
 def test_refused_input_says_what_is_wrong(api, world, body, status, says):
@@ -304,7 +304,16 @@ def test_the_error_report_of_many_rows_is_whole(api, world):
     assert [int(line[2]) for line in lines] == list(range(2, 4502))
 
 
-@pytest.mark.parametrize("cell", ["-1 000", "-5 ", "\t5", "-1'000", "+7"])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        pytest.param("-1 000", id="space inside"),
+        pytest.param("-5 ", id="space at the end"),
+        pytest.param("\t5", id="tab"),
+        pytest.param("-1'000", id="apostrophe inside"),
+        pytest.param("+7", id="plus sign"),
+    ],
+)
 def test_a_number_goes_through_the_error_report_as_it_is(api, world, cell):
     """Mended in another column, the row is uploaded again as it stands in the report."""
     (one,) = world.identifiers(1)
@@ -353,7 +362,10 @@ def test_a_system_that_is_away_is_503(api, world, monkeypatch):
     assert answer.headers["Retry-After"]
 
 
-@pytest.mark.parametrize(("jwks_url", "status"), [("http://127.0.0.1:1/jwks.json", 503), ("", 500)])
+@pytest.mark.parametrize(
+    ("jwks_url", "status"),
+    [pytest.param("http://127.0.0.1:1/jwks.json", 503, id="unreachable"), pytest.param("", 500, id="not set")],
+)
 def test_an_identity_provider_that_is_away_is_no_fault_of_the_token(api, world, monkeypatch, jwks_url, status):
     """A merchant must not be sent to log in again because our settings or our provider are at fault."""
     monkeypatch.setenv("TOKEN_JWKS_URL", jwks_url)
@@ -375,7 +387,13 @@ def test_a_crafted_cursor_spoils_nothing(api, world, moment):
         assert api.get(f"/webshops/{world.webshop}/imports/{found.uuid}").json["uuid"] == str(found.uuid)
 
 
-@pytest.mark.parametrize(("body", "field"), [({}, "file_name"), ({"file_name": "a", "colour": 1}, "colour")])
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        pytest.param({}, "file_name", id="missing"),
+        pytest.param({"file_name": "a", "colour": 1}, "colour", id="unknown"),
+    ],
+)
 def test_the_field_at_fault_is_named(api, world, body, field):
     """Also where it is missing, or should not be there."""
     assert api.post(f"/webshops/{world.webshop}/imports", json=body).json["field"] == field

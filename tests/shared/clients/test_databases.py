@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from shared.clients.databases import connect_to, constraint_name, does_not_answer, sqlstate
-from shared.settings import DatabaseSettings
+from shared.clients.databases import connect_to, constraint_name, is_unavailable, sqlstate
+from shared.settings import DatabaseSettings, InvalidSettings
 
 BEFORE_ALL_TIME = datetime.fromisoformat("0001-01-01T00:00:00+23:59")
 
@@ -40,7 +40,7 @@ def test_errors_hold_no_values(engine):
 
     assert "4711" not in str(raised.value)
     assert (sqlstate(raised.value), constraint_name(raised.value)) == ("22012", "")
-    assert not does_not_answer(raised.value)
+    assert not is_unavailable(raised.value)
 
 
 def test_a_server_that_is_not_there_does_not_answer():
@@ -50,10 +50,12 @@ def test_a_server_that_is_not_there_does_not_answer():
     with pytest.raises(DBAPIError) as raised:
         engine.connect()
 
-    assert does_not_answer(raised.value)
+    assert is_unavailable(raised.value)
 
 
 def test_a_database_that_is_not_set_is_named():
     """The setting that is missing stands in the error."""
-    with pytest.raises(ValueError, match="LEGACY_DATABASE_URL"):
+    with pytest.raises(InvalidSettings, match="LEGACY_DATABASE_URL is not set"):
         connect_to("LEGACY", DatabaseSettings(), 1)
+    with pytest.raises(InvalidSettings, match="LEGACY_DATABASE_NAME and LEGACY_DATABASE_USER must be set"):
+        connect_to("LEGACY", DatabaseSettings(instance="project:region:instance"), 1)

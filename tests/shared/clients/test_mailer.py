@@ -14,10 +14,10 @@ from http.server import ThreadingHTTPServer
 
 import pytest
 
-from infra.local import mail_catcher
+from infra.local import mail_catcher, ports
 from shared.clients import mailer
 from shared.clients.mailer import File, Mail, MailDeferred, Mailer, MailRejected, MailStatusUnknown
-from shared.settings import from_environment
+from shared.settings import InvalidSettings, from_environment
 from tests.infra.conftest import serving
 
 MAIL = Mail(
@@ -131,16 +131,21 @@ def test_a_service_that_hangs_is_not_waited_for(catcher, monkeypatch):
 
 def test_where_nobody_listens_nothing_was_taken(catcher):
     """A refused connection, or no such host, proves it."""
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
+    [port] = ports.free_ports(1)
 
     for host in (f"http://127.0.0.1:{port}", "http://no-such-host.invalid"):
         with pytest.raises(MailDeferred):
             client(host).send(MAIL)
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 202 Accepted\r\nContent-Length: 5\r\n\r\nab", b"rubbish\r\n\r\n"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"HTTP/1.1 202 Accepted\r\nContent-Length: 5\r\n\r\nab", id="cut off"),
+        pytest.param(b"rubbish\r\n\r\n", id="not HTTP"),
+    ],
+)
 def test_half_an_answer_tells_nothing(answer):
     """Not even half a yes."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -160,13 +165,13 @@ def test_half_an_answer_tells_nothing(answer):
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
-        ("0", 0),
-        ("120", 120),
-        ("-5", 0),
-        ("999999999", 24 * 3600),
-        ("soon", None),
-        ("", None),
-        (format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True), 0),
+        pytest.param("0", 0, id="now"),
+        pytest.param("120", 120, id="two minutes"),
+        pytest.param("-5", 0, id="negative"),
+        pytest.param("999999999", 24 * 3600, id="more than a day"),
+        pytest.param("soon", None, id="a word"),
+        pytest.param("", None, id="empty"),
+        pytest.param("Mon, 01 Jan 2024 00:00:00 GMT", 0, id="a date that is past"),
     ],
 )
 def test_retry_after_is_read(catcher, value, seconds):
@@ -189,5 +194,5 @@ def test_retry_after_may_be_a_date():
 
 def test_settings_that_are_missing_are_named():
     """Before anything is begun."""
-    with pytest.raises(ValueError, match="SENDGRID_API_KEY and MAIL_FROM_ADDRESS"):
+    with pytest.raises(InvalidSettings, match=r"SENDGRID_API_KEY is not set.*\nMAIL_FROM_ADDRESS is not set"):
         Mailer(from_environment({}))

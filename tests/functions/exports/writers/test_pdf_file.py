@@ -105,13 +105,13 @@ def test_no_page_holds_a_total_alone(own: Exporter, order: dict[str, str]) -> No
 @pytest.mark.parametrize(
     "name",
     [
-        "Süßes für Müller, Ångström",
-        "Βάζο μικρό ΆΈ",
-        "Ёлка щётка Україна",
-        "白色花瓶",
-        "青いマグカップ",
-        "파란 머그컵",
-        "Cup 杯 кружка",
+        pytest.param("Süßes für Müller, Ångström", id="Latin"),
+        pytest.param("Βάζο μικρό ΆΈ", id="Greek"),
+        pytest.param("Ёлка щётка Україна", id="Cyrillic"),
+        pytest.param("白色花瓶", id="Chinese"),
+        pytest.param("青いマグカップ", id="Japanese"),
+        pytest.param("파란 머그컵", id="Korean"),
+        pytest.param("Cup 杯 кружка", id="mixed"),
     ],
 )
 def test_names_print_in_their_own_script(own: Exporter, order: dict[str, str], name: str) -> None:
@@ -125,7 +125,15 @@ def test_names_print_in_their_own_script(own: Exporter, order: dict[str, str], n
     assert flat.count(re.sub(r"\s", "", name)) >= 25 + 1
 
 
-@pytest.mark.parametrize("name", ["مزهرية زرقاء", "כוס כחולה", "नीला मग", "แก้วสีน้ำเงิน"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("مزهرية زرقاء", id="Arabic"),
+        pytest.param("כוס כחולה", id="Hebrew"),
+        pytest.param("नीला मग", id="Devanagari"),
+        pytest.param("แก้วสีน้ำเงิน", id="Thai"),
+    ],
+)
 def test_a_name_in_another_script_falls_back_to_the_identifier(
     own: Exporter, order: dict[str, str], name: str, caplog: pytest.LogCaptureFixture
 ) -> None:

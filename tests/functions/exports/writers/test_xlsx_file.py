@@ -123,7 +123,7 @@ def test_a_text_too_long_for_a_cell_is_cut_to_what_it_holds(own: Exporter) -> No
     assert 0 < lengths[1] <= 32_767
 
 
-@pytest.mark.parametrize("number", ["NaN", "1234567890.12"])
+@pytest.mark.parametrize("number", [pytest.param("NaN", id="NaN"), pytest.param("1234567890.12", id="12 digits")])
 def test_what_is_no_number_to_a_spreadsheet_is_text(own: Exporter, number: str) -> None:
     """NaN can stand in a numeric column; as a number it would make the file unreadable."""
     own.change("update suppliers set minimum_order_value = cast(:n as numeric) where webshop_uuid = :webshop", n=number)

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.imports.file.cells import RefusedCell, read, read_column, shown
-from shared.columns import BY_KEY, COLUMNS, E_NOTATION, Kind
+from shared.columns import BY_KEY, COLUMNS, Kind
+from shared.formulas import escape_formula
 
 CASES = Path(__file__).parents[3] / "data" / "cells.txt"
 
@@ -25,15 +26,15 @@ def unescaped(text: str) -> str:
     return re.sub(r"\\(?:[ntr0\\]|x..|u.{4}|U.{8})", lambda found: found[0].encode().decode("unicode_escape"), text)
 
 
-def cases() -> list[tuple[str, str, str | None]]:
-    """Column, cell and what it means, the words of the table replaced by values."""
-    found: list[tuple[str, str, str | None]] = []
-    for line in CASES.read_text(encoding="utf-8").splitlines():
+def cases() -> list[pytest.ParameterSet]:
+    """Column, cell and what it means, the words of the table replaced by values. A case is called by its line."""
+    found = []
+    for number, line in enumerate(CASES.read_text(encoding="utf-8").splitlines(), 1):
         if not line or line.startswith("#"):
             continue
         key, cell, meaning = (unescaped(part.strip()) for part in line.split("|"))
         words = {"cleared": None, "left as it is": "", "kept to the letter": cell}
-        found.append((key, cell, words.get(meaning, meaning)))
+        found.append(pytest.param(key, cell, words.get(meaning, meaning), id=f"line {number}"))
     return found
 
 
@@ -60,49 +61,73 @@ def test_a_cell_means_what_the_table_says(key: str, cell: str, meaning: str | No
 
 def test_the_table_covers_every_kind_of_column() -> None:
     """A new kind comes with cases of its own."""
-    assert {BY_KEY[key].kind for key, _, _ in cases()} == set(Kind)
+    assert {BY_KEY[case.values[0]].kind for case in cases()} == set(Kind)
 
 
 @pytest.mark.parametrize(
     ("key", "cell", "sentence"),
     [
-        ("price", "12,5,0", '"12,5,0" is not a number. Write 12.50 or 12,50.'),
-        ("price", "1,234", '"1,234" could be 1234 or 1.234. Write 1234, or a number with at most 2 decimals.'),
-        ("price", "1.250", '"1.250" could be 1250 or 1.250. Write 1250 or 1.25.'),
-        ("price", "0,500", '"0,500" could be 500 or 0.500. Write 500 or 0.5.'),
-        ("price", "1.000", '"1.000" could be 1000 or 1.000. Write 1000 or 1.0.'),
-        ("price", "-1,250", '"-1,250" could be -1250 or -1.250. Write -1250 or -1.25.'),
-        ("price", "12.3456", '"12.3456" has decimals that would be lost: at most 2 decimals are allowed.'),
-        ("price", "€ 5", '"€ 5" holds a currency sign. Write the number alone: 12.50 or 12,50.'),
-        ("price", "1E3", '"1E3" is in scientific notation. Write all of its digits: 12.50 or 12,50.'),
-        (
+        pytest.param("price", "12,5,0", '"12,5,0" is not a number. Write 12.50 or 12,50.', id="two commas"),
+        pytest.param(
+            "price",
+            "1,234",
+            '"1,234" could be 1234 or 1.234. Write 1234, or a number with at most 2 decimals.',
+            id="comma and three digits",
+        ),
+        pytest.param(
+            "price", "1.250", '"1.250" could be 1250 or 1.250. Write 1250 or 1.25.', id="point and a trailing zero"
+        ),
+        pytest.param("price", "0,500", '"0,500" could be 500 or 0.500. Write 500 or 0.5.', id="leading zero"),
+        pytest.param("price", "1.000", '"1.000" could be 1000 or 1.000. Write 1000 or 1.0.', id="round thousand"),
+        pytest.param("price", "-1,250", '"-1,250" could be -1250 or -1.250. Write -1250 or -1.25.', id="negative"),
+        pytest.param(
+            "price",
+            "12.3456",
+            '"12.3456" has decimals that would be lost: at most 2 decimals are allowed.',
+            id="too many decimals",
+        ),
+        pytest.param(
+            "price", "€ 5", '"€ 5" holds a currency sign. Write the number alone: 12.50 or 12,50.', id="currency sign"
+        ),
+        pytest.param(
+            "price", "1E3", '"1E3" is in scientific notation. Write all of its digits: 12.50 or 12,50.', id="E-notation"
+        ),
+        pytest.param(
             "stock_on_hand",
             "1.234",
             '"1.234" could be 1234 or 1.234. Write 1234 if you mean that; decimals are not allowed.',
+            id="integer with a point",
         ),
-        ("stock_on_hand", "1.5", '"1.5" has decimals that would be lost: a whole number is allowed.'),
-        ("stock_on_hand", "x", '"x" is not a whole number. Write 12.'),
-        ("lot_size", "0", '"0" is too small: the least is 1.'),
-        ("status", "on", '"on" is not allowed. Write enabled or disabled.'),
-        (
+        pytest.param(
+            "stock_on_hand", "1.5", '"1.5" has decimals that would be lost: a whole number is allowed.', id="fraction"
+        ),
+        pytest.param("stock_on_hand", "x", '"x" is not a whole number. Write 12.', id="not a number"),
+        pytest.param("lot_size", "0", '"0" is too small: the least is 1.', id="too small"),
+        pytest.param("status", "on", '"on" is not allowed. Write enabled or disabled.', id="not a choice"),
+        pytest.param(
             "ean_code",
             "36000291452",
             '"36000291452" has 11 digits; an EAN has 8, 12, 13 or 14. Were zeros lost at its start?',
+            id="EAN without its zeros",
         ),
-        (
+        pytest.param(
             "ean_code",
             "4006381333932",
             '"4006381333932" is no EAN code: after its other digits the last one should be 1.'
             " Compare it with the product.",
+            id="EAN with a wrong check digit",
         ),
-        ("name", "x" * 256, f'"{"x" * 60}…" has 256 characters; at most 255 are allowed.'),
-        (
+        pytest.param("name", "x" * 256, f'"{"x" * 60}…" has 256 characters; at most 255 are allowed.', id="long text"),
+        pytest.param(
             "name",
             LINES,
             f'"{LINES[:60]}…" has 400 characters; at most 255 are allowed.'
             " It runs over 201 lines: is a closing quote missing?",
+            id="many lines",
         ),
-        ("name", "NULL", "Name can't be cleared with NULL. Leave the cell empty to keep its value."),
+        pytest.param(
+            "name", "NULL", "Name can't be cleared with NULL. Leave the cell empty to keep its value.", id="NULL"
+        ),
     ],
 )
 def test_a_refusal_says_what_was_found_and_what_to_write(key: str, cell: str, sentence: str) -> None:
@@ -113,9 +138,10 @@ def test_a_refusal_says_what_was_found_and_what_to_write(key: str, cell: str, se
     assert str(refusal.value) == sentence
 
 
-@pytest.mark.parametrize("column", [column for column in COLUMNS if column.kind in (Kind.TEXT, Kind.CODE)])
-def test_a_text_may_be_as_long_as_its_column_and_no_longer(column) -> None:
+@pytest.mark.parametrize("key", [column.key for column in COLUMNS if column.kind in (Kind.TEXT, Kind.CODE)])
+def test_a_text_may_be_as_long_as_its_column_and_no_longer(key: str) -> None:
     """The apostrophe of an escape is no part of the text."""
+    column = BY_KEY[key]
     longest = "é" * column.max_length
 
     assert read(column, longest) == longest
@@ -183,13 +209,6 @@ def test_an_integer_reads_back_from_every_notation(number: int, thousands: str) 
     assert value == str(number)
 
 
-def exported(text: str, kind: Kind) -> str:
-    """`text` as the exporter writes it: one more apostrophe before what a spreadsheet or the importer would change."""
-    bare = text.lstrip("'")
-    e_notation = kind in (Kind.CODE, Kind.EAN) and re.fullmatch(E_NOTATION, bare)
-    return "'" + text if bare == "NULL" or bare.startswith(("=", "+", "-", "@", "\t", "\r")) or e_notation else text
-
-
 def holds_control_character(text: str) -> bool:
     return any(unicodedata.category(character) == "Cc" and character not in "\t\r\n" for character in text)
 
@@ -207,7 +226,7 @@ def holds_control_character(text: str) -> bool:
 )
 def test_what_an_export_escaped_comes_back_to_the_letter(column, text: str) -> None:
     """Any text that the column may hold goes out in an export and comes in again unchanged."""
-    value = outcome(column.key, exported(text, column.kind))
+    value = outcome(column.key, escape_formula(text, is_code=column.kind in (Kind.CODE, Kind.EAN)))
 
     if column.kind in (Kind.TEXT, Kind.CODE) and len(text) <= column.max_length and not holds_control_character(text):
         assert value == text

@@ -16,10 +16,10 @@ CASES = Path(__file__).parents[3] / "data" / "headings.txt"
 LONGEST_SECONDS = 5  # of CPU for a row that must not take the square of its length; it takes 0.1 s
 
 
-def cases() -> list[tuple[list[str], list[str], list[str], list[str]]]:
-    """Cells, keys of the columns read, headings skipped, and parts of what is refused."""
+def cases() -> list[pytest.ParameterSet]:
+    """Cells, keys of the columns read, headings skipped, and parts of what is refused. A case is called by its line."""
     found = []
-    for line in CASES.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(CASES.read_text(encoding="utf-8").splitlines(), 1):
         if not line or line.startswith("#"):
             continue
         row, *meanings = (part.strip() for part in line.split("|"))
@@ -28,10 +28,10 @@ def cases() -> list[tuple[list[str], list[str], list[str], list[str]]]:
         cells = next(csv.reader(io.StringIO(row, newline="")))
         if meanings[0].startswith("refused: "):
             parts = meanings[0].removeprefix("refused: ").replace("\\ufffd", "\ufffd").split(" / ")
-            found.append((cells, [], [], parts))
+            found.append(pytest.param(cells, [], [], parts, id=f"line {number}"))
         else:
             columns, skipped = ([name for name in meaning.split(", ") if name] for meaning in meanings)
-            found.append((cells, columns, skipped, []))
+            found.append(pytest.param(cells, columns, skipped, [], id=f"line {number}"))
     return found
 
 
@@ -72,7 +72,12 @@ def test_read_only_and_report_columns_are_skipped_by_their_text_in_the_file() ->
 
 
 @pytest.mark.parametrize(
-    "row", [["x" + str(number) for number in range(10_000)], ["y" * 5_000_000], ["price"] * 10_000]
+    "row",
+    [
+        pytest.param(["x" + str(number) for number in range(10_000)], id="10,000 unknown headings"),
+        pytest.param(["y" * 5_000_000], id="a heading of 5 MB"),
+        pytest.param(["price"] * 10_000, id="a heading 10,000 times"),
+    ],
 )
 def test_a_reason_stays_short_whatever_the_row(row: list[str]) -> None:
     """10,000 wrong headings, or one of 5 MB, are one mistake: a merchant reads the reason, a list shows it."""

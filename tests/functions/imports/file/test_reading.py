@@ -36,15 +36,15 @@ def a_zip() -> bytes:
 @pytest.mark.parametrize(
     ("content", "name"),
     [
-        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "a PNG image"),
-        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "a JPEG image"),
-        (b"GIF89a\x01\x00\x01\x00", "a GIF image"),
-        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "a PDF document"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100), "an old Office document (XLS)"),
-        (gzip.compress(b"identifier,price\nP-1,5\n"), "a gzip archive"),
-        (a_zip(), "a ZIP archive"),
-        (an_xlsx(), "an Excel workbook (XLSX)"),
-        ("identifier,price".encode("utf-32"), "text in UTF-32"),
+        pytest.param(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "a PNG image", id="PNG"),
+        pytest.param(b"\xff\xd8\xff\xe0\x00\x10JFIF", "a JPEG image", id="JPEG"),
+        pytest.param(b"GIF89a\x01\x00\x01\x00", "a GIF image", id="GIF"),
+        pytest.param(b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n", "a PDF document", id="PDF"),
+        pytest.param(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100), "an old Office document (XLS)", id="XLS"),
+        pytest.param(gzip.compress(b"identifier,price\nP-1,5\n"), "a gzip archive", id="gzip"),
+        pytest.param(a_zip(), "a ZIP archive", id="ZIP"),
+        pytest.param(an_xlsx(), "an Excel workbook (XLSX)", id="XLSX"),
+        pytest.param("identifier,price".encode("utf-32"), "text in UTF-32", id="UTF-32"),
     ],
 )
 def test_a_file_of_another_kind_is_named(content: bytes, name: str) -> None:
@@ -59,11 +59,15 @@ def test_a_file_of_another_kind_is_named(content: bytes, name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "encoding"),
     [
-        ("identifier\nmug é €\n".encode(), "UTF-8"),
-        ("identifier\nmug é €\n".encode("utf-8-sig"), "UTF-8"),
-        (codecs.BOM_UTF16_LE + "identifier\nmug é €\n".encode("utf-16-le"), "UTF-16"),
-        (codecs.BOM_UTF16_BE + "identifier\nmug é €\n".encode("utf-16-be"), "UTF-16"),
-        ("identifier\nmug é €\n".encode("cp1252"), "Windows-1252"),
+        pytest.param("identifier\nmug é €\n".encode(), "UTF-8", id="UTF-8"),
+        pytest.param("identifier\nmug é €\n".encode("utf-8-sig"), "UTF-8", id="UTF-8 with mark"),
+        pytest.param(
+            codecs.BOM_UTF16_LE + "identifier\nmug é €\n".encode("utf-16-le"), "UTF-16", id="UTF-16 little-endian"
+        ),
+        pytest.param(
+            codecs.BOM_UTF16_BE + "identifier\nmug é €\n".encode("utf-16-be"), "UTF-16", id="UTF-16 big-endian"
+        ),
+        pytest.param("identifier\nmug é €\n".encode("cp1252"), "Windows-1252", id="Windows-1252"),
     ],
 )
 def test_an_encoding_is_found_and_read(content: bytes, encoding: str) -> None:
@@ -121,15 +125,15 @@ def test_windows_1252_with_a_few_pairs_that_look_like_utf_8_is_windows_1252() ->
 @pytest.mark.parametrize(
     ("text", "delimiter"),
     [
-        ("identifier,price\nP-1;P-2;P-3,5\n", ","),
-        ("identifier;price\nP-1;1,50\n", ";"),
-        ("identifier\tprice\nP-1\t1,50\n", "\t"),
-        ('"identifier";"price"\n', ";"),
-        ("\n\n;;\nidentifier;price\n", ";"),
-        ("identifier;foo,bar,baz\n", ";"),
-        ("foo;bar\n", ";"),
-        ("identifier\n", ","),
-        ("", ","),
+        pytest.param("identifier,price\nP-1;P-2;P-3,5\n", ",", id="other delimiters in the rows"),
+        pytest.param("identifier;price\nP-1;1,50\n", ";", id="decimal commas"),
+        pytest.param("identifier\tprice\nP-1\t1,50\n", "\t", id="tab"),
+        pytest.param('"identifier";"price"\n', ";", id="quoted"),
+        pytest.param("\n\n;;\nidentifier;price\n", ";", id="blank rows first"),
+        pytest.param("identifier;foo,bar,baz\n", ";", id="unknown heading with commas"),
+        pytest.param("foo;bar\n", ";", id="no known heading"),
+        pytest.param("identifier\n", ",", id="one column"),
+        pytest.param("", ",", id="empty"),
     ],
 )
 def test_the_delimiter_is_the_one_under_which_most_headings_are_known(text: str, delimiter: str) -> None:
@@ -145,7 +149,9 @@ def faults(text: str) -> dict[int, str]:
     return {record.row_number: record.fault.code for record in records(text, ",") if record.fault}
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    "end", [pytest.param("\n", id="LF"), pytest.param("\r\n", id="CRLF"), pytest.param("\r", id="CR")]
+)
 def test_every_line_end_ends_a_row(end: str) -> None:
     """Files come from three families of systems, and through editors that mix them."""
     assert rows(end.join(["a,b", "1,2", "3,4"])) == [(1, ["a", "b"]), (2, ["1", "2"]), (3, ["3", "4"])]
@@ -199,13 +205,34 @@ def test_an_unclosed_quote_is_one_row_that_says_what_went_with_it() -> None:
     assert rows(text)[-1] == (3, ["P-3", "oops\nP-4,x\nP-5,y\n"])
 
 
-@pytest.mark.parametrize("text", ['a\n"', 'a\n"x', 'a\nb,"', 'a\n"x"y,"', 'a\n"\n\n'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param('a\n"', id="quote alone"),
+        pytest.param('a\n"x', id="quote and text"),
+        pytest.param('a\nb,"', id="second cell"),
+        pytest.param('a\n"x"y,"', id="after a malformed cell"),
+        pytest.param('a\n"\n\n', id="line ends inside"),
+    ],
+)
 def test_an_unclosed_quote_at_the_very_end(text: str) -> None:
     """A file cut off anywhere is refused where it was cut."""
     assert faults(text) == {2: "unclosed_quote"}
 
 
-@pytest.mark.parametrize("row", ['a","\n', '"a"x\n', '"a\n', '"""\n', '"a","b\n', "\n", '"",""x\n', '"a""b\n'])
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param('a","\n', id="quote after text"),
+        pytest.param('"a"x\n', id="text after a quote"),
+        pytest.param('"a\n', id="unclosed"),
+        pytest.param('"""\n', id="three quotes"),
+        pytest.param('"a","b\n', id="quoted cells"),
+        pytest.param("\n", id="blank rows"),
+        pytest.param('"",""x\n', id="text after an empty cell"),
+        pytest.param('"a""b\n', id="doubled quote in a bare cell"),
+    ],
+)
 def test_no_file_of_malformed_quotes_takes_the_square_of_its_length(row: str) -> None:
     """5 MB of whatever is worst are read in a time that a lease covers."""
     start = time.process_time()

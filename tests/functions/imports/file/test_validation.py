@@ -90,14 +90,31 @@ def test_the_value_of_an_error_is_the_cell_cut_and_without_nul() -> None:
     assert len(error.message) < 200
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"\r\n,,\r\n", b'""\n', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\n", id="line end"),
+        pytest.param(b"\xef\xbb\xbf", id="byte order mark"),
+        pytest.param(b"\r\n,,\r\n", id="delimiters"),
+        pytest.param(b'""\n', id="quotes"),
+        pytest.param(b"\xff\xfe", id="UTF-16 mark"),
+    ],
+)
 def test_an_empty_file_is_refused(content: bytes) -> None:
     """Blank rows alone are nothing."""
     assert refusal(content).status == "FAILED_HEADERS"
     assert refusal(content).reason.startswith("The file is empty. Its first row must hold the headings")
 
 
-@pytest.mark.parametrize("text", ["identifier,price", "identifier,price\n", "identifier,price\n\n,\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("identifier,price", id="no line end"),
+        pytest.param("identifier,price\n", id="line end"),
+        pytest.param("identifier,price\n\n,\n", id="blank rows"),
+    ],
+)
 def test_a_file_of_headings_alone_has_no_rows(text: str) -> None:
     """It opens, and nothing comes of it: the caller says so."""
     assert list(open_file(text.encode()).pieces()) == []
@@ -115,11 +132,13 @@ def test_wrong_headings_are_named_with_their_row_and_how_the_file_was_read() -> 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"identifier,pri\0ce\nP-1,5\n", "This is not text"),
-        (b"\0" * 100, "This is not text"),
-        (b'identifier,"price\nP-1,5\n', "Row 1: A quoted cell is never closed"),
-        (b'identifier,"price"x\nP-1,5\n', "Row 1: Text stands after the closing quote"),
-        (b"identifier\nP-1\n", 'Row 1: "identifier" is the only column to import'),
+        pytest.param(b"identifier,pri\0ce\nP-1,5\n", "This is not text", id="NUL in a heading"),
+        pytest.param(b"\0" * 100, "This is not text", id="NULs alone"),
+        pytest.param(b'identifier,"price\nP-1,5\n', "Row 1: A quoted cell is never closed", id="unclosed quote"),
+        pytest.param(
+            b'identifier,"price"x\nP-1,5\n', "Row 1: Text stands after the closing quote", id="text after a quote"
+        ),
+        pytest.param(b"identifier\nP-1\n", 'Row 1: "identifier" is the only column to import', id="identifier alone"),
     ],
 )
 def test_a_heading_row_that_can_not_be_read_refuses_the_file(content: bytes, reason: str) -> None:
@@ -200,7 +219,12 @@ def test_twins_are_told_by_what_they_mean() -> None:
 
 @pytest.mark.parametrize(
     ("identifier", "code"),
-    [("", "missing_identifier"), ("  ", "missing_identifier"), ("NULL", "null_not_allowed"), ("x" * 101, "too_long")],
+    [
+        pytest.param("", "missing_identifier", id="empty"),
+        pytest.param("  ", "missing_identifier", id="spaces"),
+        pytest.param("NULL", "null_not_allowed", id="NULL"),
+        pytest.param("x" * 101, "too_long", id="101 characters"),
+    ],
 )
 def test_a_row_without_an_identifier_is_refused(identifier: str, code: str) -> None:
     """It says which product the row changes, so nothing stands in for it; two such rows are no twins."""
@@ -236,7 +260,9 @@ def test_a_file_can_be_read_more_than_once() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
-@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    "delimiter", [pytest.param(",", id="comma"), pytest.param(";", id="semicolon"), pytest.param("\t", id="tab")]
+)
 def test_the_same_table_arrives_the_same_however_it_was_saved(encoding: str, delimiter: str) -> None:
     """Every encoding and delimiter that spreadsheets offer, with decimal commas and line breaks in cells."""
     written = io.StringIO()
@@ -249,7 +275,17 @@ def test_the_same_table_arrives_the_same_however_it_was_saved(encoding: str, del
     assert refused == {}
 
 
-@pytest.mark.parametrize("row", ["x,\n", "x\n", '"a"x\n', "x,y,z\n", ",5\n", "\0\n"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param("x,\n", id="empty cell"),
+        pytest.param("x\n", id="too few cells"),
+        pytest.param('"a"x\n', id="text after a quote"),
+        pytest.param("x,y,z\n", id="too many cells"),
+        pytest.param(",5\n", id="no identifier"),
+        pytest.param("\0\n", id="NUL"),
+    ],
+)
 def test_a_file_of_refused_rows_passes_a_piece_at_a_time(row: str) -> None:
     """A piece holds a few thousand refusals, so whoever reads on holds no more."""
     rows = 1_000_000 // len(row)

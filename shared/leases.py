@@ -1,0 +1,257 @@
+"""Leased jobs: rows that one worker at a time processes, whichever table they are in.
+
+A claim takes a row until a time on the database's clock, counts the attempt and raises the fencing token. Every write
+of the worker names that token and a state that is not final, so a worker that outlived its lease cannot write over the
+work of the next one. If a worker dies, its lease ends and sweep requeues the job.
+
+A feature's `jobs.py` says which states and columns its table has. Nothing here knows what a job does.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol, Self
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, Table, func, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from shared.errors import NothingToDo
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 30  # many times the pause between two renewals, short enough to wait for after a worker died
+REQUEUE_AFTER_SECONDS = 10  # twice what a message takes through a busy Kafka and Pub/Sub
+# A worker renews its lease before it publishes a file, so after two leases no worker of an earlier attempt can.
+ORPHANED_AFTER_SECONDS = 2 * LEASE_SECONDS
+MAX_ROWS_PER_SWEEP = 500  # of one kind; the next sweep continues
+
+RENEW_SECONDS = 1.0  # between two renewals by a LeaseKeeper; each saves the progress that a merchant watches
+# A LeaseKeeper without progress for so long stops renewing: longer than a silent database takes to time out.
+MAX_STALL_SECONDS = 120
+
+
+class Claim(Protocol):
+    """A job as it was when a worker claimed it. It has the columns that its LeasedTable names as token and fence."""
+
+    @property
+    def uuid(self) -> UUID:
+        """Which row it is."""
+
+    @property
+    def attempts_so_far(self) -> int:
+        """Claims that count towards giving up, this one included."""
+
+
+def now(plus_seconds: float = 0) -> ColumnElement[datetime]:
+    """The database's clock, the only one that leases are measured by."""
+    return func.clock_timestamp() + timedelta(seconds=plus_seconds)
+
+
+@dataclass(frozen=True)
+class LeasedTable:
+    """A table of jobs. Besides the columns named here it has uuid, status, lease_until, wake_at and finished_at."""
+
+    table: Table
+    claimable: tuple[str, ...]  # states in which a worker may claim a job
+    unfinished: tuple[str, ...]  # states that are not final
+    working: str | None = None  # the state that a claim sets; None: a claim leaves the state as it is
+    token: str = "attempts"  # the column that is the fencing token: it rises with every claim  # noqa: S105
+    attempts: str = "attempts"  # the column that counts claims towards max_attempts
+    fence: tuple[str, ...] = ()  # further columns that every write of a worker names
+    max_attempts: int | None = None  # a job with so many is not claimed again; None: the worker decides
+    on_write: Mapping[str, Any] = field(default_factory=dict)  # what every write of a worker sets besides
+
+    def claim(
+        self,
+        conn: Connection,
+        uuid: UUID,
+        *conditions: ColumnElement[bool],
+        returning: Sequence[ColumnElement[Any]],
+        **values: Any,
+    ) -> Row[Any]:
+        """Claims a job for LEASE_SECONDS and returns the columns `returning` of its row.
+
+        Raises NothingToDo when it cannot be claimed: it is unknown, in another state, has had its attempts, or another
+        worker's lease has not ended.
+        """
+        columns = self.table.c
+        where = [
+            columns.uuid == uuid,
+            columns.status.in_(self.claimable),
+            func.coalesce(columns.lease_until, now()) <= now(),
+            *conditions,
+        ]
+        if self.max_attempts is not None:
+            where.append(columns[self.attempts] < self.max_attempts)
+        claimed: dict[str, Any] = {name: columns[name] + 1 for name in {self.token, self.attempts}}
+        if self.working is not None:
+            claimed["status"] = self.working
+        claimed["lease_until"] = now(LEASE_SECONDS)
+        statement = update(self.table).where(*where).values({**self.on_write, **claimed, **values})
+        row = conn.execute(statement.returning(*returning)).one_or_none()
+        if row is None:
+            raise NothingToDo(f"{self.table.name} {uuid} cannot be claimed")
+        return row
+
+    def write(
+        self,
+        conn: Connection,
+        claim: Claim,
+        *conditions: ColumnElement[bool],
+        states: Sequence[str] = (),
+        returning: Sequence[ColumnElement[Any]] = (),
+        **values: Any,
+    ) -> Row[Any]:
+        """Writes `values` to the row of a claim and returns the columns `returning` of it.
+
+        Raises NothingToDo when another worker has claimed the job since, or it is in none of `states` (by default the
+        state that a claim sets).
+        """
+        columns = self.table.c
+        allowed = states or ((self.working,) if self.working else self.claimable)
+        fence = [columns[name] == getattr(claim, name) for name in (self.token, *self.fence)]
+        statement = (
+            update(self.table)
+            .where(columns.uuid == claim.uuid, *fence, columns.status.in_(allowed), *conditions)
+            .values({**self.on_write, **values})
+            .returning(*(returning or (columns.uuid,)))
+        )
+        row = conn.execute(statement).one_or_none()
+        if row is None:
+            raise NothingToDo(f"the claim of {self.table.name} {claim.uuid} has ended")
+        return row
+
+    def renew(self, conn: Connection, claim: Claim, **values: Any) -> None:
+        """Renews the lease for LEASE_SECONDS and writes `values`. Raises NothingToDo when the lease was lost."""
+        self.write(conn, claim, **{"lease_until": now(LEASE_SECONDS), **values})
+
+    def back_off(self, conn: Connection, claim: Claim, **values: Any) -> None:
+        """Shortens the lease to 2, 4, 8, 16, at last LEASE_SECONDS seconds, more with every attempt.
+
+        So a passing fault costs seconds, and a lasting one does not use up the attempts within a minute. Raises
+        NothingToDo when the lease was lost.
+        """
+        until = now(min(2**claim.attempts_so_far, LEASE_SECONDS))
+        self.write(conn, claim, lease_until=until, wake_at=until, **values)
+
+    def back_off_if_possible(self, service_db: Engine, claim: Claim, **values: Any) -> None:
+        """Backs off in a transaction of its own. Where that fails the lease just ends."""
+        try:
+            with service_db.begin() as conn:
+                self.back_off(conn, claim, **values)
+        except (NothingToDo, SQLAlchemyError):
+            log.warning("The lease of %s %s could not be shortened", self.table.name, claim.uuid, exc_info=True)
+
+    def finish(
+        self,
+        conn: Connection,
+        claim: Claim,
+        status: str,
+        *conditions: ColumnElement[bool],
+        states: Sequence[str] = (),
+        returning: Sequence[ColumnElement[Any]] = (),
+        **values: Any,
+    ) -> Row[Any]:
+        """Ends the job in `status`. Raises NothingToDo as `write` does."""
+        final = {**self.final_values(status), **values}
+        return self.write(conn, claim, *conditions, states=states, returning=returning, **final)
+
+    def final_values(self, status: str) -> dict[str, Any]:
+        """What every final state sets: no lease, a time, and a token that no worker holds."""
+        values: dict[str, Any] = {"status": status, "lease_until": None, "finished_at": now()}
+        if self.token != self.attempts:  # a token that counts attempts stays: the state alone keeps workers out
+            values[self.token] = self.table.c[self.token] + 1
+        return values
+
+    def requeue_stalled(
+        self, conn: Connection, *conditions: ColumnElement[bool], returning: Sequence[ColumnElement[Any]]
+    ) -> Sequence[Row[Any]]:
+        """The stalled jobs that may be claimed, each at most once in REQUEUE_AFTER_SECONDS."""
+        may_be_claimed = [self.table.c.status.in_(self.claimable), *conditions]
+        if self.max_attempts is not None:
+            may_be_claimed.append(self.table.c[self.attempts] < self.max_attempts)
+        statement = update(self.table).where(self.table.c.uuid.in_(self._find_stalled(*may_be_claimed)))
+        return conn.execute(statement.values(wake_at=now(REQUEUE_AFTER_SECONDS)).returning(*returning)).all()
+
+    def finish_stalled(
+        self,
+        conn: Connection,
+        status: str,
+        *conditions: ColumnElement[bool],
+        returning: Sequence[ColumnElement[Any]],
+        **values: Any,
+    ) -> Sequence[Row[Any]]:
+        """Ends the stalled jobs that meet `conditions`, and returns the columns `returning` of their rows."""
+        statement = update(self.table).where(self.table.c.uuid.in_(self._find_stalled(*conditions)))
+        final = {**self.on_write, **self.final_values(status), **values}
+        return conn.execute(statement.values(final).returning(*returning)).all()
+
+    def _find_stalled(self, *conditions: ColumnElement[bool]) -> Select[tuple[UUID]]:
+        """The unfinished jobs that no worker holds and whose time has come, oldest first, locked."""
+        columns = self.table.c
+        return (
+            select(columns.uuid)
+            .where(
+                columns.status.in_(self.unfinished),
+                columns.wake_at <= now(),
+                or_(columns.lease_until.is_(None), columns.lease_until <= now()),
+                *conditions,
+            )
+            .order_by(columns.wake_at)
+            .limit(MAX_ROWS_PER_SWEEP)
+            .with_for_update(skip_locked=True)
+        )
+
+
+class LeaseKeeper:
+    """Renews a claim from a thread while a long step runs: the first row of a large sort may take a minute."""
+
+    def __init__(self, service_db: Engine, renew: Callable[[Connection, int], None]) -> None:
+        """`renew` renews the lease and saves the progress, given in rows; it raises NothingToDo when it was lost."""
+        self._service_db = service_db
+        self._renew = renew
+        self._rows = 0
+        self._progressed_at = time.monotonic()
+        self._lost: NothingToDo | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name="lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def report(self, rows: int) -> None:
+        """Says how many rows are done. Raises NothingToDo when the lease was lost."""
+        if rows != self._rows:
+            self._rows, self._progressed_at = rows, time.monotonic()
+        if self._lost:
+            raise self._lost
+
+    def renew(self) -> None:
+        """Renews the lease now. Raises NothingToDo when it was lost."""
+        with self._service_db.begin() as conn:
+            self._renew(conn, self._rows)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(RENEW_SECONDS):
+            if time.monotonic() - self._progressed_at > MAX_STALL_SECONDS:
+                log.error("No progress for %s s: the lease is not renewed any more", MAX_STALL_SECONDS)
+                return
+            try:
+                self.renew()
+            except NothingToDo as lost:
+                self._lost = lost
+                return
+            except SQLAlchemyError:
+                log.warning("A lease was not renewed", exc_info=True)

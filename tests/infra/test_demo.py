@@ -1,0 +1,96 @@
+"""The demo's own stack ends with the demo, however that ends."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from infra.local.state import State
+from tests.infra.conftest import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux's kernel tells a process of its parent's end"
+)
+
+DEMO = [sys.executable, "-m", "infra.local", "demo"]
+
+
+class Demo:
+    """A demo, on the small functions of stack_main.py, and everything that it has started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+
+    def start(self, command: list[str]) -> subprocess.Popen[bytes]:
+        """Runs `command`, which starts the demo, until a function of its stack is ready."""
+        environment = os.environ | {
+            "LOCAL_STATE_DIR": str(self.folder / "local"),
+            "FUNCTION_SOURCE": str(Path(__file__).with_name("stack_main.py")),
+            "NOTES": os.devnull,
+            "TMPDIR": str(self.temporary),
+        }
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        wait_until(lambda: State(self.folder / "local" / "demo" / "stack").announced("api"), "a function")
+        return process
+
+    def processes(self) -> list[psutil.Process]:
+        """All processes that have this demo's environment."""
+        environments = {process: process.info["environ"] or {} for process in psutil.process_iter(["environ"])}
+        return [
+            process
+            for process, environment in environments.items()
+            if environment.get("LOCAL_STATE_DIR", "").startswith(str(self.folder))
+        ]
+
+
+@pytest.fixture
+def demo() -> Iterator[Demo]:
+    # Not pytest's own temporary folder: its path is too long for the sockets in it.
+    folder = Path(tempfile.mkdtemp(prefix="demo-"))
+    demo = Demo(folder)
+    yield demo
+    for process in demo.processes():
+        process.kill()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], ids=["SIGKILL", "SIGTERM", "SIGHUP"]
+)
+def test_a_demo_that_is_killed_leaves_nothing(demo: Demo, number: signal.Signals) -> None:
+    """No process of its stack, and no temporary file."""
+    process = demo.start(DEMO)
+
+    process.send_signal(number)
+
+    assert process.wait() == (-number if number == signal.SIGKILL else 128 + number)
+    wait_until(lambda: not demo.processes(), "every process to be gone")
+    assert list(demo.temporary.iterdir()) == []
+
+
+def test_a_demo_whose_parent_is_killed_leaves_nothing(demo: Demo) -> None:
+    """make, or a shell: it stays itself as long as the demo, and takes the demo along."""
+    parent = demo.start(["sh", "-c", f"{shlex.join(DEMO)}; true"])
+    [running] = [process for process in demo.processes() if process.cmdline() == DEMO]
+    assert running.ppid() == parent.pid
+
+    parent.kill()
+
+    parent.wait()
+    wait_until(lambda: not demo.processes(), "every process to be gone")
+    assert list(demo.temporary.iterdir()) == []

@@ -1,0 +1,126 @@
+"""Log lines: what Cloud Logging reads of them, and what people do."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from shared import logs
+from shared.settings import InvalidSettings, from_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+log = logging.getLogger("shared.something")
+
+
+@pytest.fixture
+def root_logger() -> Iterator[logging.Logger]:
+    """The root logger, which is afterwards what it was before."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield root
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture
+def lines(root_logger, capsys):
+    """Configures the logs with a `LOG_FORMAT`, and returns a function that returns the lines written since."""
+
+    def configure(log_format: str):
+        logs.configure(from_environment({"LOG_FORMAT": log_format, "GOOGLE_CLOUD_PROJECT": "platform"}))
+        return written
+
+    def written() -> list[str]:
+        return capsys.readouterr().err.splitlines()
+
+    return configure
+
+
+def test_a_line_is_one_json_object_with_its_context(lines):
+    """Severity and trace under the names that Cloud Logging reads, and the fields of the context."""
+    written = lines("json")
+
+    with logs.context(f"00-{TRACE_ID}-{SPAN_ID}-01", function="import_apply"):
+        log.warning("Süßes für %s", "Müller\n2")
+
+    (line,) = map(json.loads, written())
+    assert line.pop("logging.googleapis.com/sourceLocation")
+    assert line == {
+        "severity": "WARNING",
+        "message": "Süßes für Müller\n2",
+        "logger": "shared.something",
+        "function": "import_apply",
+        "logging.googleapis.com/trace": f"projects/platform/traces/{TRACE_ID}",
+        "logging.googleapis.com/spanId": SPAN_ID,
+    }
+
+
+def test_a_line_names_its_place_in_the_source(lines):
+    """The file as it is called in the repository, wherever the function is deployed."""
+    written = lines("json")
+
+    log.info("here")
+
+    (line,) = map(json.loads, written())
+    here = test_a_line_names_its_place_in_the_source
+    assert line["logging.googleapis.com/sourceLocation"] == {
+        "file": "tests/shared/test_logs.py",
+        "line": str(here.__code__.co_firstlineno + 4),
+        "function": here.__name__,
+    }
+
+
+def test_an_invalid_traceparent_starts_a_new_trace(lines):
+    """Clients send what they like."""
+    written = lines("json")
+
+    with logs.context("00-not-a-trace"):
+        log.info("a")
+        log.info("b")
+    log.info("c")
+
+    first, second, outside = map(json.loads, written())
+    trace = first["logging.googleapis.com/trace"]
+    assert re.fullmatch("projects/platform/traces/[0-9a-f]{32}", trace)
+    assert second["logging.googleapis.com/trace"] == trace
+    assert "logging.googleapis.com/trace" not in outside
+
+
+def test_an_exception_is_part_of_the_message(lines):
+    """Error Reporting looks for a traceback at the end of the message."""
+    written = lines("json")
+
+    try:
+        raise LookupError("no such product")
+    except LookupError:
+        log.exception("Failed")
+
+    (line,) = map(json.loads, written())
+    message = line["message"].splitlines()
+    assert message[:2] == ["Failed", "Traceback (most recent call last):"]
+    assert message[-1] == "LookupError: no such product"
+
+
+def test_text_is_for_a_terminal(lines):
+    """One line with the fields of its context."""
+    written = lines("text")
+
+    with logs.context(topic="orders"):
+        log.error("Failed")
+
+    (line,) = written()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d ERROR   shared.something: Failed topic=orders", line)
+
+
+def test_an_unknown_format_is_refused(lines):
+    """It is not silently one of the two."""
+    with pytest.raises(InvalidSettings, match="LOG_FORMAT is 'JSON'; it must be json or text"):
+        lines("JSON")

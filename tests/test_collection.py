@@ -1,0 +1,111 @@
+"""The collection of the tests: every process finds the same ones, and their ids are written out.
+
+pytest-xdist runs nothing at all when its workers collect different tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.xdist_group("collection")  # the tests share one collection
+
+ROOT = Path(__file__).parents[1]
+REPORT_VARIABLE = "COLLECTION_REPORT"  # the file that a collecting process writes its tests to
+COLLECTION_SECONDS = 300  # it takes 5 s of CPU; other tests run beside it
+MAX_ID_LENGTH = 80  # an id is read in one line of a report, behind the name of its test
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Writes down what a process that was started with `-p tests.test_collection` has collected.
+
+    Each test is its node id, its parameters' names, and the id of their values.
+    """
+    tests = [
+        (item.nodeid, list(item.callspec.params), item.callspec.id)
+        if hasattr(item, "callspec")
+        else (item.nodeid, [], "")
+        for item in session.items
+    ]
+    Path(os.environ[REPORT_VARIABLE]).write_text(json.dumps(tests))
+
+
+def collect(report: Path, hash_seed: int) -> list[tuple[str, list[str], str]]:
+    """Collects all tests in a process of its own. Runs none of them, so this cannot start itself again."""
+    known = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment = {**known, "PYTHONHASHSEED": str(hash_seed), REPORT_VARIABLE: str(report)}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "tests.test_collection",
+        "-p",
+        "no:cacheprovider",
+        "--collect-only",
+    ]
+
+    collecting = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=COLLECTION_SECONDS, check=False
+    )
+
+    assert collecting.returncode == 0, collecting.stdout + collecting.stderr  # 5: no test was found
+    tests = json.loads(report.read_text())
+    assert tests
+    return [tuple(test) for test in tests]
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, list[str], str]]:
+    """All tests: node id, parameters' names, id of the values."""
+    return collect(tmp_path_factory.mktemp("collected") / "report.json", hash_seed=1)
+
+
+def test_every_process_collects_the_same_tests(collected, tmp_path):
+    """In the same order, whatever the clock and the seed of hashes are."""
+    time.sleep(1)  # the clock of an HTTP date, and of the time in a gzip file, goes on by a second
+
+    assert collect(tmp_path / "report.json", hash_seed=2) == collected
+
+
+def test_every_id_is_written_out(collected):
+    """An id says what is special about its case, and never changes.
+
+    pytest makes ids of what has none: bytes, control characters and other scripts with a backslash in them, and
+    anything else as its parameter's name with a number (`value0`), which says nothing and changes with the order.
+    So an id has no backslash, no part between dashes that is a parameter's name and a number, and it is neither empty
+    nor longer than a line of a report.
+    """
+    wrong = {node_id: fault for node_id, names, id_ in collected if names and (fault := fault_of(id_, names))}
+
+    assert wrong == {}
+
+
+def test_the_rule_finds_what_pytest_makes():
+    """Each kind of id that is not written out, and some that only look like it."""
+    names = ["value", "file_type"]
+
+    for id_ in ("", " ", "x" * 81, r"a\n", r"\xff", "value0", "CSV-value12-x", "file_type3"):
+        assert fault_of(id_, names), id_
+    for id_ in ("0", "value", "values0", "my value0", "CSV-2", "-1", "line 12"):
+        assert not fault_of(id_, names), id_
+
+
+def fault_of(id_: str, names: list[str]) -> str:
+    """What is wrong with the id of a test with parameters of these names; "" if nothing is."""
+    if not id_.strip():
+        return "empty"
+    if len(id_) > MAX_ID_LENGTH:
+        return f"longer than {MAX_ID_LENGTH} characters"
+    if "\\" in id_:
+        return "escaped by pytest"
+    if re.search(rf"(?:^|-)(?:{'|'.join(map(re.escape, names))})\d+(?:-|$)", id_):
+        return "made up by pytest"
+    return ""
