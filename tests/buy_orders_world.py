@@ -35,7 +35,7 @@ class BuyOrdersWorld(ExportsWorld):
         super().__init__(databases, bucket, monkeypatch)
         self.order = self.tenants.buy_order_uuid
         self.mail_service = MailService(self.boundaries)
-        monkeypatch.setattr(clients, "mail_service", lambda: self.mail_service)
+        monkeypatch.setattr(clients, "email_service", lambda: self.mail_service)
         self.configure("functions.buy_orders.email_events", SENDGRID_WEBHOOK_PUBLIC_KEY=PUBLIC_KEY)
 
     # What a client does
@@ -126,7 +126,7 @@ class BuyOrdersWorld(ExportsWorld):
     def mailed_files(self) -> dict[str, bytes]:
         """Every file of a mail that is stored, by its URI."""
         return {
-            self.storage.uri(stored.path): b"".join(self.storage.download(stored.path).pieces)
+            self.storage.uri(stored.path): b"".join(self.storage.download(stored.path).chunks)
             for stored in self.storage.list("buy-orders/")
         }
 

@@ -52,8 +52,8 @@ def test_poison_is_put_aside_once_and_never_delivered_again(world: World, caplog
     for number, poison in enumerate(POISON, start=1):
         assert push(function, topic, poison) == 200
 
-        assert len(world.dead_letters.letters) == number
-        letter = world.dead_letters.letters[-1]
+        assert len(world.dead_letters.messages) == number
+        letter = world.dead_letters.messages[-1]
         assert (letter.topic, letter.data, letter.attributes["topic"]) == (DEAD_LETTERS, poison, topic)
         assert "Not a message of" in letter.attributes["reason"]
     errors = [record for record in caplog.records if record.levelname == "ERROR"]
@@ -68,7 +68,7 @@ def test_a_push_that_is_no_pubsub_message_is_put_aside(world, function):
 
     assert app(function).post("/", json={"hello": 1}, headers=headers).status_code == 200
 
-    assert len(world.dead_letters.letters) == 1
+    assert len(world.dead_letters.messages) == 1
 
 
 @pytest.mark.parametrize("function", BY_KIND["kafka"])
@@ -82,7 +82,7 @@ def test_what_may_pass_is_delivered_again(world, monkeypatch, function):
 
     assert push(function, message.topic, data) == 503
 
-    assert not world.dead_letters.letters
+    assert not world.dead_letters.messages
 
 
 def unreachable(*_: object, **__: object) -> None:

@@ -118,7 +118,7 @@ class Broker:
         if self.down:
             raise NotSent("the broker is down")
         for message in messages:
-            copy = type(message).decoded(message.encoded())
+            copy = type(message).decode(message.encode())
             self.waiting.append(copy)
             self.sent.append(copy)
         self.boundaries.reach("sent")
@@ -138,10 +138,10 @@ class Broker:
 class DeadLetters:
     """Pub/Sub's publisher, as far as functions use it."""
 
-    letters: list[PubSubMessage] = field(default_factory=list)
+    messages: list[PubSubMessage] = field(default_factory=list)
 
-    def publish(self, letters: Iterable[PubSubMessage]) -> None:
-        self.letters += letters
+    def publish(self, messages: Iterable[PubSubMessage]) -> None:
+        self.messages += messages
 
 
 class World:
@@ -235,7 +235,7 @@ class World:
 
     def deliver(self, message: Message) -> int:
         """Pushes one message to its function; returns the status it answered with."""
-        return push(function_of(type(message)), message.topic, message.encoded())
+        return push(function_of(type(message)), message.topic, message.encode())
 
     def deliver_upload(self, import_uuid: uuid.UUID) -> int:
         """Sends Cloud Storage's event for the import's file."""

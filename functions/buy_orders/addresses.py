@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from shared.problems import refused
+from shared.problems import invalid_input
 
 MAX_CC = 10  # a buy order goes to a supplier, not to a list
 MAX_ADDRESS_LENGTH = 254  # https://www.rfc-editor.org/errata/eid1690
@@ -25,7 +25,7 @@ def checked_address(text: str, at: str) -> str:
     address = f"{local_part}@{domain}"
     if not (LOCAL_PART.fullmatch(local_part) and DOMAIN.fullmatch(domain) and len(address) <= MAX_ADDRESS_LENGTH):
         sentence = f'"{one_line(text)}" is not an email address. Write one address, such as orders@supplier.example.'
-        raise refused(at, sentence)
+        raise invalid_input(at, sentence)
     return address
 
 
@@ -35,7 +35,7 @@ def checked_copies(copies: tuple[str, ...], recipient: str) -> tuple[str, ...]:
     Raises Problem 422 naming the invalid one.
     """
     if len(copies) > MAX_CC:
-        raise refused("cc", f"An email may have {MAX_CC} addresses in copy. This one has {len(copies)}.")
+        raise invalid_input("cc", f"An email may have {MAX_CC} addresses in copy. This one has {len(copies)}.")
     once = {recipient.lower(): recipient}
     for position, copy in enumerate(copies):
         address = checked_address(copy, f"cc[{position}]")

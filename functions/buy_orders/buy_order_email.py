@@ -50,7 +50,7 @@ FIRST_POSTPONEMENT_SECONDS = 30
 @kafka_function(BuyOrderEmail)
 def buy_order_email(message: BuyOrderEmail) -> None:
     """Handles `webshop.buy-order.email`."""
-    service_db, email_service = clients.service_database(), clients.mail_service()
+    service_db, email_service = clients.service_database(), clients.email_service()
     with service_db.begin() as conn:
         insert_delivery(conn, message, message.recipient)  # another service's message comes before the row
         claim = claim_delivery(conn, message)
@@ -141,7 +141,7 @@ class EmailSender:
         for file in email.files:
             self.renew_lease()
             path = self.claim.file_path(file.name)
-            with self.storage.writing(path, file.content_type) as sink:
+            with self.storage.open_writer(path, file.content_type) as sink:
                 sink.write(file.content)
             uris.append(self.storage.uri(path))
         with self.service_db.begin() as conn:

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from functions.buy_orders.addresses import checked_address, checked_copies
 from functions.exports.source import belongs_to
-from shared.problems import not_found, refused
+from shared.problems import invalid_input, not_found
 from shared.tables.product import buy_order_lines, buy_orders, suppliers, webshops
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ def find_order(conn: Connection, webshop_uuid: UUID, buy_order_uuid: UUID) -> Or
         raise not_found("buy order")
     order = msgspec.convert(row._mapping, Order, from_attributes=True)
     if not order.lines:
-        raise refused("buy_order_uuid", f"Buy order {order.number} has no lines. Add what is to be ordered first.")
+        raise invalid_input(
+            "buy_order_uuid", f"Buy order {order.number} has no lines. Add what is to be ordered first."
+        )
     return order
 
 
@@ -93,7 +95,7 @@ def find_addressees(order: Order, recipient: str | None, cc: tuple[str, ...]) ->
     """Who gets the email of `order`: `recipient`, or the supplier if it is None. Raises Problem 422."""
     if recipient is None and not order.supplier_email_address:
         detail = f"The supplier {order.supplier_name} has no email address. Add one, or name a recipient."
-        raise refused("recipient", detail)
+        raise invalid_input("recipient", detail)
     address = checked_address((order.supplier_email_address if recipient is None else recipient) or "", "recipient")
     reply_to = checked_address(order.webshop_email_address, "webshop.email_address")
     return Addressees(reply_to, address, checked_copies(cc, address))

@@ -442,7 +442,7 @@ def test_a_poison_message_is_put_aside_once(world):
     status = world.push_bytes(ImportBatch, b'{"webshop_uuid": "no"}')
 
     assert status == 200
-    (letter,) = world.dead_letters.letters
+    (letter,) = world.dead_letters.messages
     assert (letter.topic, letter.attributes["topic"]) == ("dead-letters", "webshop.products.import")
     assert "webshop_uuid" in letter.attributes["reason"]
     assert letter.data == b'{"webshop_uuid": "no"}'

@@ -32,7 +32,7 @@ def test_an_address_is_one_address_or_refused(typed, meaning):
         return
     with pytest.raises(Problem) as refusal:
         checked_address(typed, "recipient")
-    assert (refusal.value.status, refusal.value.at) == (422, "recipient")
+    assert (refusal.value.status, refusal.value.field_name) == (422, "recipient")
     assert refusal.value.detail.isprintable()
 
 

@@ -129,21 +129,21 @@ def test_the_files_are_of_one_moment(buying, monkeypatch):
 @pytest.mark.parametrize(
     ("answer", "status", "reason"),
     [
-        pytest.param(MailDeferred("The mail service is busy (429).", 120), "FILES_READY", "busy (429)", id="429"),
+        pytest.param(MailDeferred("The email service is busy (429).", 120), "FILES_READY", "busy (429)", id="429"),
         pytest.param(
-            MailDeferred("The mail service cannot be reached."), "FILES_READY", "cannot be reached", id="unreachable"
+            MailDeferred("The email service cannot be reached."), "FILES_READY", "cannot be reached", id="unreachable"
         ),
-        pytest.param(MailStatusUnknown("The mail service failed (502)."), "UNCERTAIN", "failed (502)", id="502"),
+        pytest.param(MailStatusUnknown("The email service failed (502)."), "UNCERTAIN", "failed (502)", id="502"),
         pytest.param(
-            MailStatusUnknown("The mail service gave no answer (TimeoutError)."),
+            MailStatusUnknown("The email service gave no answer (TimeoutError)."),
             "UNCERTAIN",
             "gave no answer",
             id="time-out",
         ),
         pytest.param(
-            MailRejected("The mail service refused the mail (400): No."),
+            MailRejected("The email service refused the email (400): No."),
             "FAILED",
-            "refused the mail (400): No.",
+            "refused the email (400): No.",
             id="400",
         ),
     ],
@@ -192,7 +192,7 @@ def test_retry_after_is_kept(buying, seconds):
 
 def test_a_mail_that_is_never_taken_fails_with_the_last_reason(buying):
     """After five attempts it is over, and says what was in the way."""
-    buying.mail_service.answers.extend(MailDeferred("The mail service is busy (503).") for _ in range(10))
+    buying.mail_service.answers.extend(MailDeferred("The email service is busy (503).") for _ in range(10))
     buying.ask_for_mail()
 
     buying.recover()
@@ -253,7 +253,7 @@ def test_the_same_message_ten_times_at_once_is_one_mail(buying):
         pytest.param(
             "update buy_orders set deleted_at = now() where uuid = :order",
             {},
-            "There is no such buy order",
+            "The buy order was not found",
             id="deleted",
         ),
         pytest.param(
@@ -272,7 +272,7 @@ def test_the_same_message_ten_times_at_once_is_one_mail(buying):
         pytest.param("", {"cc": ("nobody",)}, '"nobody" is not an email address', id="malformed copy"),
         pytest.param("", {"message": "x" * 5_001}, "5,000 characters", id="long message"),
         pytest.param("", {"language": "../en"}, "Known: en", id="unknown language"),
-        pytest.param("", {"buy_order_uuid": uuid.UUID(int=7)}, "There is no such buy order", id="unknown order"),
+        pytest.param("", {"buy_order_uuid": uuid.UUID(int=7)}, "The buy order was not found", id="unknown order"),
     ],
 )
 def test_an_order_that_cannot_be_mailed_fails_with_a_reason(buying, caplog, change, fields, reason):
@@ -286,7 +286,7 @@ def test_an_order_that_cannot_be_mailed_fails_with_a_reason(buying, caplog, chan
     row = buying.send_row(message.send_uuid)
     assert row["status"] == "FAILED"
     assert reason in row["reason"]
-    assert [letter.attributes["topic"] for letter in buying.dead_letters.letters] == ["webshop.buy-order.email"]
+    assert [letter.attributes["topic"] for letter in buying.dead_letters.messages] == ["webshop.buy-order.email"]
     assert [record.levelname for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == ["ERROR"]
     assert buying.mail_service.taken == []
     buying.recover()
@@ -301,7 +301,7 @@ def test_an_order_of_another_webshop_is_not_mailed(buying):
 
     buying.deliver(message)
 
-    assert buying.send_row(message.send_uuid)["reason"] == "There is no such buy order."
+    assert buying.send_row(message.send_uuid)["reason"] == "The buy order was not found. Check its uuid."
     assert buying.mail_service.taken == []
 
 
@@ -319,18 +319,18 @@ def test_a_message_that_is_none_is_dead_lettered(buying, caplog, data):
     """Logged once, never again delivered."""
     assert buying.push_bytes(BuyOrderEmail, data) == 200
 
-    (letter,) = buying.dead_letters.letters
+    (letter,) = buying.dead_letters.messages
     assert letter.data == data
     assert [record.levelname for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == ["ERROR"]
 
 
 def test_a_message_that_lacks_a_field_is_dead_lettered(buying):
     """Every field without a default is needed."""
-    whole = buying.message().encoded()
+    whole = buying.message().encode()
 
     assert buying.push_bytes(BuyOrderEmail, whole.replace(b"buy_order_uuid", b"order")) == 200
 
-    (letter,) = buying.dead_letters.letters
+    (letter,) = buying.dead_letters.messages
     assert "buy_order_uuid" in letter.attributes["reason"]
 
 

@@ -231,7 +231,12 @@ def test_what_cannot_be_mailed_is_refused_at_once(buying, body, at):
             "has no email address. Add one, or name a recipient.",
             id="no address",
         ),
-        pytest.param("update buy_orders set deleted_at = now()", 404, "There is no such buy order.", id="deleted"),
+        pytest.param(
+            "update buy_orders set deleted_at = now()",
+            404,
+            "The buy order was not found. Check its uuid.",
+            id="deleted",
+        ),
     ],
 )
 def test_an_order_that_cannot_be_mailed_is_refused(buying, change, status, sentence):

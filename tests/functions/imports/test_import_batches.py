@@ -92,7 +92,7 @@ def test_a_batch_stays_below_what_kafka_takes(world):
 
     batches = world.broker.take(ImportBatch)
 
-    assert max(len(batch.encoded()) for batch in batches) < MAX_BATCH_BYTES + 100 * MAX_BATCH_ROWS
+    assert max(len(batch.encode()) for batch in batches) < MAX_BATCH_BYTES + 100 * MAX_BATCH_ROWS
     assert len(batches) > 3
     assert sum(len(batch.rows) for batch in batches) == 1500
 

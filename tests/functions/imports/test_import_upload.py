@@ -110,7 +110,7 @@ def test_an_event_that_is_none_is_put_aside(world):
     answer = app("import_upload").post("/", json={"kind": "something else"}, headers=headers)
 
     assert answer.status_code == 200
-    assert "Not an event of Cloud Storage" in world.dead_letters.letters[0].attributes["reason"]
+    assert "Not an event of Cloud Storage" in world.dead_letters.messages[0].attributes["reason"]
 
 
 def test_the_size_is_the_objects(world):
