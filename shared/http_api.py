@@ -230,7 +230,7 @@ def convert_input(convert: Callable[[], Any]) -> Any:
     except RecursionError as error:
         raise invalid_input("", "The body is nested too deeply.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Problem(400, "malformed", f"The body is not valid JSON: {error}.") from error
+        raise Problem(400, "malformed", f"The body is not JSON: {error}.") from error
 
 
 def build_response(response: ApiResponse) -> flask.Response:
