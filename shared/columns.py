@@ -1,6 +1,6 @@
-"""The columns of a product that an import may change: one row each, known to all that reads or writes them.
+"""The columns of a product that an import may change: one row per column, used by all code that reads or writes them.
 
-To add one: a row here, and the column of that name in the product and the legacy database.
+To add a column, add a row here, and a column of that name to the product database and to the legacy database.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 
 class Kind(enum.Enum):
-    """How a cell is read."""
+    """How a cell of a column is read."""
 
     TEXT = enum.auto()
-    CODE = enum.auto()  # text that spreadsheets damage: 4.0E+12 is refused
-    EAN = enum.auto()  # a CODE of 8, 12, 13 or 14 digits, the last a check digit
-    URL = enum.auto()  # http or https
+    CODE = enum.auto()  # text that spreadsheets may damage: 4.0E+12 is refused
+    EAN = enum.auto()  # a CODE of 8, 12, 13 or 14 digits; the last one is a check digit
+    URL = enum.auto()  # a web address with http or https
     CHOICE = enum.auto()  # one of `choices`
     DECIMAL = enum.auto()
     INTEGER = enum.auto()
@@ -24,7 +24,7 @@ class Kind(enum.Enum):
 
     @property
     def sql_type(self) -> str:
-        """The PostgreSQL type that a value of this kind is stored as."""
+        """The PostgreSQL type of a value of this kind."""
         return {Kind.DECIMAL: "numeric", Kind.INTEGER: "integer", Kind.BOOLEAN: "boolean"}.get(self, "text")
 
 
@@ -32,17 +32,17 @@ class Kind(enum.Enum):
 class ImportColumn:
     """One column of the import file."""
 
-    key: str  # its name in the file, in both databases and in the API
-    heading: str  # its heading in exports; the importer knows both
+    key: str  # the name of the column in the file, in both databases and in the API
+    heading: str  # in exports; the importer accepts both names
     kind: Kind
-    nullable: bool = True  # NULL in a cell clears it
-    max_length: int = 255  # characters of a text
-    minimum: int = 0  # least value of a number
-    digits: int = 9  # of a number before the decimal point; an integer column holds 9 without overflow
-    decimals: int = 0  # of a DECIMAL after the point; a cell with more is refused, never rounded
-    choices: tuple[str, ...] = ()
+    nullable: bool = True  # whether NULL in a cell clears the value
+    max_length: int = 255  # of a text, in characters
+    minimum: int = 0  # of a number
+    digits: int = 9  # of a number before the decimal separator, at most; 9 always fit into an integer column
+    decimals: int = 0  # of a DECIMAL, at most; a cell with more is refused, never rounded
+    choices: tuple[str, ...] = ()  # the values of a CHOICE
     example: str = ""  # in the first example row of the template
-    second_example: str = ""  # in the second; an empty cell leaves the value as it is
+    second_example: str = ""  # in the second; an empty cell leaves the value unchanged
 
 
 IDENTIFIER = ImportColumn(
@@ -77,12 +77,12 @@ COLUMNS: tuple[ImportColumn, ...] = (
 
 BY_KEY = {column.key: column for column in COLUMNS}
 
-# Columns of the products export that an import cannot change: known, skipped, and the import says so.
+# Columns of the products export that an import cannot change. The importer skips them, and the import lists them.
 READ_ONLY_HEADINGS = ("UUID", "Created at", "Updated at")
-# Columns that the error report puts after the file's own: a mended report is uploaded as it is.
+# Columns that the error report adds after the file's own. The importer skips them: a corrected report can be uploaded.
 REPORT_HEADINGS = ("Row number", "Error columns", "Error codes", "Errors")
 
 
 def normalize_heading(heading: str) -> str:
-    """`heading` without case, spaces, hyphens, underscores and brackets: "Lead time (days)" is lead_time_days."""
+    """Removes case, spaces, hyphens, underscores and brackets: "Lead time (days)" matches lead_time_days."""
     return re.sub(r"[\s_\-()]+", "", heading.casefold())

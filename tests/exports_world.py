@@ -1,6 +1,7 @@
-"""The world of tests/world.py with exports in it: the API as a client calls it, and a real storage server.
+"""The world of tests/world.py with exports: the API as a client calls it, and a real storage server.
 
-The bucket counts as the outside too: a function can be killed when it opens, publishes, lists or removes an object.
+Calls to the bucket count as calls to the outside: a function can be killed when it opens, publishes or removes an
+object.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import pytest
 from sqlalchemy import Engine, select
@@ -27,13 +28,22 @@ from shared.settings import DatabaseSettings, from_environment
 from shared.tables.service import exports
 from tests.world import Boundaries, World, app
 
+if TYPE_CHECKING:
+
+    class Response(TestResponse):
+        """A response of the API. A test knows by the status whether the body is JSON."""
+
+        @property
+        def json(self) -> Any: ...
+
+
 CHUNK_BYTES = 65_536
 FIELDS = ", ".join(ExportHistory.__struct_fields__)
-MOMENTS = ("wake_at", "lease_until", "history_due_at", "tidy_at")
+DUE_COLUMNS = ("wake_at", "lease_until", "history_due_at", "tidy_at")
 
 
 class WatchedStorage(Storage):
-    """The project's own client, counted, and with a moment before each publication for a test to step in."""
+    """The project's own client. It counts calls, and a test can act just before an object is published."""
 
     def __init__(self, bucket: str, boundaries: Boundaries) -> None:
         super().__init__(from_environment({"BUCKET": bucket, "GOOGLE_CLOUD_PROJECT": "test"}))
@@ -55,38 +65,39 @@ class WatchedStorage(Storage):
 
 
 class ExportsWorld(World):
-    """One webshop's exports, under the test's control."""
+    """The exports of one webshop, controlled by the test."""
 
     def __init__(self, databases: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__(databases, monkeypatch)
         self.storage = WatchedStorage(bucket, self.boundaries)
         monkeypatch.setattr(clients, "storage", lambda: self.storage)
-        # Tokens have tests of their own: here the token is the user.
+        # Other tests check tokens. Here the token is the user's uuid.
         monkeypatch.setattr(access, "user_of", lambda header: uuid.UUID(header.removeprefix("Bearer ")))
         self.monkeypatch = monkeypatch
-        self.set("functions.exports.export_download", SIGNED_URLS="off")
+        self.configure("functions.exports.export_download", SIGNED_URLS="off")
 
-    def set(self, module: str, **environment: str) -> None:
-        """Gives a module other settings."""
+    def configure(self, module: str, **environment: str) -> None:
+        """Replaces the settings of a module."""
         self.monkeypatch.setattr(f"{module}.settings", lambda: from_environment(environment))
 
     # What a client does
 
-    def call(self, method: str, path: str, user: uuid.UUID | None = None, **options: Any) -> TestResponse:
-        """Calls the API below the webshop's exports, as the load balancer routes it."""
+    def call(self, method: str, path: str, user: uuid.UUID | None = None, **options: Any) -> Response:
+        """Calls a path below the webshop's exports. It is routed to the functions as by the load balancer."""
         function = "export_download" if path.endswith("/download") else "exports_api"
         headers = {"Authorization": f"Bearer {user or self.user}", **options.pop("headers", {})}
         webshop, collection = options.pop("webshop", self.webshop), options.pop("collection", "exports")
         client = app(function).application.test_client()
-        return client.open(f"/webshops/{webshop}/{collection}{path}", method=method, headers=headers, **options)
+        url = f"/webshops/{webshop}/{collection}{path}"
+        return cast("Response", client.open(url, method=method, headers=headers, **options))
 
-    def ask(self, headers: dict[str, str] | None = None, **body: Any) -> TestResponse:
-        """Asks for an export, of the suppliers as CSV unless said otherwise."""
-        asked = {"source": "suppliers", "file_type": "CSV", "file_name": "suppliers", **body}
-        return self.call("POST", "", json=asked, headers=headers or {})
+    def ask(self, headers: dict[str, str] | None = None, **body: Any) -> Response:
+        """Requests an export, by default of the suppliers as CSV."""
+        request = {"source": "suppliers", "file_type": "CSV", "file_name": "suppliers", **body}
+        return self.call("POST", "", json=request, headers=headers or {})
 
     def ask_later(self, **body: Any) -> dict[str, Any]:
-        """Asks for an export that export_render makes once its request is delivered."""
+        """Requests an export that export_render makes after its message is delivered."""
         answer = self.ask({"Prefer": "respond-async"}, **body)
         assert answer.status_code == 202, answer.json
         return dict(answer.json)
@@ -94,18 +105,18 @@ class ExportsWorld(World):
     def get(self, export_uuid: str) -> dict[str, Any]:
         return dict(self.call("GET", f"/{export_uuid}").json)
 
-    def download(self, export_uuid: str) -> TestResponse:
+    def download(self, export_uuid: str) -> Response:
         return self.call("GET", f"/{export_uuid}/download")
 
     # Time
 
     def let_time_pass(self) -> None:
         super().let_time_pass()
-        passed = ", ".join(f"{moment} = {moment} - interval '10 min'" for moment in MOMENTS)
-        self.change("service", f"update exports set {passed}")
+        assignments = ", ".join(f"{column} = {column} - interval '10 min'" for column in DUE_COLUMNS)
+        self.change("service", f"update exports set {assignments}")
 
     def unfinished(self) -> list[Any]:
-        """What World knows, exports that are not over, records the history lacks, and files to look for."""
+        """Adds unfinished exports, changes that are missing in the history, and files that may have to be deleted."""
         rows = self.rows(
             "service",
             "select uuid, status, attempts from exports"
@@ -114,58 +125,59 @@ class ExportsWorld(World):
         )
         return super().unfinished() + rows
 
-    # What is there
+    # State
 
     def row(self, export_uuid: str) -> dict[str, Any]:
-        with self.looking["service"].connect() as service:
-            return dict(service.execute(select(exports).where(exports.c.uuid == export_uuid)).mappings().one())
+        """The row of an export."""
+        with self.looking["service"].connect() as conn:
+            return dict(conn.execute(select(exports).where(exports.c.uuid == export_uuid)).mappings().one())
 
     def files(self) -> set[str]:
-        """The paths of all export files that can be seen."""
+        """The paths of all visible export files."""
         return {stored.path for stored in self.storage.list("exports/")}
 
     def assert_settled(self) -> None:
-        """Rows and history are final and alike, and exactly the files of completed exports are there, whole."""
+        """Checks that rows and history are final and equal, and that exactly the files of completed exports exist."""
         rows = self.rows("service", f"select {FIELDS} from exports order by uuid")
         assert rows == self.rows("service", f"select {FIELDS} from export_history order by uuid")
         assert not [row for row in rows if {"PENDING", "RENDERING"} & set(row)]
         completed = self.rows("service", "select file_uri, rows, size_bytes from exports where file_uri is not null")
-        paths = {uri.removeprefix(self.storage.uri("")): (rows, size) for uri, rows, size in completed}
-        assert self.files() == set(paths)
-        for path, (count, size) in paths.items():
+        expected_files = {uri.removeprefix(self.storage.uri("")): (rows, size) for uri, rows, size in completed}
+        assert self.files() == set(expected_files)
+        for path, (row_count, size_bytes) in expected_files.items():
             content = b"".join(self.storage.download(path).pieces)
-            assert (len(content), len(csv_rows(content))) == (size, count + 1)
+            assert (len(content), len(csv_rows(content))) == (size_bytes, row_count + 1)
 
     # Faults
 
-    def through(self, proxy: Proxy, database: str, url: str) -> Engine:
-        """Has the functions reach a database through `proxy`."""
+    def connect_through(self, proxy: Proxy, database: str, url: str) -> Engine:
+        """Connects the functions to a database through `proxy`."""
         engine = connect_to("TEST", DatabaseSettings(url=url.replace(proxy.upstream, proxy.address)), 8)
         self.monkeypatch.setattr(clients, f"{database}_database", lambda: engine)
         return engine
 
 
 def csv_rows(content: bytes) -> list[list[str]]:
-    """A CSV file's rows, heading included."""
+    """The rows of a CSV file, with the heading."""
     return list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
 
 
 class Proxy:
-    """Passes TCP connections on, until it is told to cut them off."""
+    """Forwards TCP connections until it is closed or a limit of bytes is reached."""
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream  # host:port
         self.passed_bytes = 0  # from the server to clients
-        self.cut_after_bytes = 0  # of those; 0: never
+        self.cut_after_bytes = 0  # a limit of passed_bytes; 0 means none
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """Nobody gets through any more."""
+        """Closes all connections and accepts no more."""
         with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # closing alone wakes nobody who waits in accept
+            self._listener.shutdown(socket.SHUT_RDWR)  # close alone does not end a waiting accept
         self._listener.close()
         for end in (end for pair in self._pairs for end in pair):
             with suppress(OSError):
@@ -181,10 +193,12 @@ class Proxy:
                 return
             server = socket.create_connection((host, int(port)))
             self._pairs.append((client, server))
-            threading.Thread(target=self._pass, args=(client, server, False), daemon=True).start()
-            threading.Thread(target=self._pass, args=(server, client, True), daemon=True).start()
+            threading.Thread(
+                target=self._forward, args=(client, server), kwargs={"counted": False}, daemon=True
+            ).start()
+            threading.Thread(target=self._forward, args=(server, client), kwargs={"counted": True}, daemon=True).start()
 
-    def _pass(self, source: socket.socket, sink: socket.socket, counted: bool) -> None:
+    def _forward(self, source: socket.socket, sink: socket.socket, *, counted: bool) -> None:
         try:
             while data := source.recv(CHUNK_BYTES):
                 if counted:

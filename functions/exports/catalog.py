@@ -1,4 +1,4 @@
-"""What can be exported, for programs that let people choose: sources, their columns, and what may be asked of each."""
+"""The catalog of export sources, with which a client lets its users choose: columns, types, operators, file types."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from functions.exports.source import Column, FileType, Operator, Source
 from functions.exports.sources import SOURCES
 
 
-class OfferedColumn(msgspec.Struct, frozen=True):
+class CatalogColumn(msgspec.Struct, frozen=True):
     """A column that can be exported, sorted and filtered by."""
 
     key: str
     heading: str  # in the file
     type: str
     sortable: bool
-    operators: tuple[Operator, ...]  # of a filter; none: it cannot be filtered by
+    operators: tuple[Operator, ...]  # of a filter; empty when the column cannot be filtered by
 
 
-class OfferedSource(msgspec.Struct, frozen=True):
-    """A kind of thing that can be exported."""
+class CatalogSource(msgspec.Struct, frozen=True):
+    """A source that can be exported."""
 
     key: str
     heading: str
     file_types: tuple[FileType, ...]
-    parents: tuple[str, ...]  # what it can be narrowed to
-    columns: tuple[OfferedColumn, ...]
+    parents: tuple[str, ...]  # by which it can be narrowed
+    columns: tuple[CatalogColumn, ...]
 
 
-class Offers(msgspec.Struct, frozen=True):
-    """Everything that can be exported; a list as the others are, of one page."""
+class Catalog(msgspec.Struct, frozen=True):
+    """All sources: a list in the form of the API's other lists, with a single page."""
 
-    items: tuple[OfferedSource, ...]
+    items: tuple[CatalogSource, ...]
     next_cursor: None = None
 
 
-def offers() -> Offers:
-    """The sources in their order."""
-    return Offers(tuple(offered(source) for source in SOURCES.values()))
+def list_sources() -> Catalog:
+    """Lists the sources in their order."""
+    return Catalog(tuple(describe_source(source) for source in SOURCES.values()))
 
 
-def offered(source: Source) -> OfferedSource:
-    """One source."""
-    columns = tuple(offered_column(column) for column in source.columns)
-    return OfferedSource(source.key, source.heading, source.file_types, tuple(source.parents), columns)
+def describe_source(source: Source) -> CatalogSource:
+    """Describes one source."""
+    columns = tuple(describe_column(column) for column in source.columns)
+    return CatalogSource(source.key, source.heading, source.file_types, tuple(source.parents), columns)
 
 
-def offered_column(column: Column) -> OfferedColumn:
-    """One column."""
-    return OfferedColumn(column.key, column.heading, column.type.name, column.sortable, column.operators)
+def describe_column(column: Column) -> CatalogColumn:
+    """Describes one column."""
+    return CatalogColumn(column.key, column.heading, column.type.name, column.sortable, column.operators)

@@ -1,4 +1,4 @@
-"""export_download: hands out an export's file, by a short-lived URL or, where nothing can sign one, itself."""
+"""export_download: sends an export's file, as a redirect to a short-lived URL or, without URL signing, as a stream."""
 
 from uuid import UUID
 
@@ -14,26 +14,26 @@ from shared.settings import settings
 
 
 def download_export(webshop_uuid: UUID, export_uuid: UUID) -> Answer:
-    """The file of a completed export."""
+    """Handles a download of a completed export's file."""
     with clients.service_database().connect() as conn:
         file = operations.find_file(conn, webshop_uuid, export_uuid)
     try:
-        return redirected(file) if settings().signed_urls else streamed(file)
+        return redirect_to_file(file) if settings().signed_urls else stream_file(file)
     except ObjectGone as error:
         raise operations.export_expired() from error
     except Unavailable as error:
-        sentence = "The file is there, but the storage does not answer. Try again in a moment."
-        raise Problem(503, "unavailable", sentence, headers={"Retry-After": "5"}) from error
+        detail = "The file exists, but the storage does not respond. Try again in a moment."
+        raise Problem(503, "unavailable", detail, headers={"Retry-After": "5"}) from error
 
 
-def redirected(file: ExportFile) -> Answer:
-    """A URL made for this click; nobody may keep it."""
+def redirect_to_file(file: ExportFile) -> Answer:
+    """Redirects to a URL that is created for this request and must not be cached."""
     url = clients.storage().signed_url(file.path, content_disposition(file.name))
     return Answer(None, 302, headers={"Location": url, "Cache-Control": "no-store"})
 
 
-def streamed(file: ExportFile) -> Answer:
-    """The bytes."""
+def stream_file(file: ExportFile) -> Answer:
+    """Sends the content of the file."""
     download = clients.storage().download(file.path)
     headers = {
         "Content-Disposition": content_disposition(file.name),
@@ -44,6 +44,8 @@ def streamed(file: ExportFile) -> Answer:
     return Answer(download.pieces, content_type=content_type(file.file_type), headers=headers)
 
 
-DOWNLOAD = "/webshops/<uuid:webshop_uuid>/exports/<uuid:export_uuid>/download"
+DOWNLOAD_PATH = "/webshops/<uuid:webshop_uuid>/exports/<uuid:export_uuid>/download"
 
-export_download = http_function("export_download", (Route("GET", DOWNLOAD, download_export, needs_feature="exports"),))
+export_download = http_function(
+    "export_download", (Route("GET", DOWNLOAD_PATH, download_export, needs_feature="exports"),)
+)

@@ -59,9 +59,9 @@ def delete_export(webshop_uuid: UUID, export_uuid: UUID) -> None:
     export_operations().delete(webshop_uuid, export_uuid)
 
 
-def list_sources() -> catalog.Offers:
+def list_sources() -> catalog.Catalog:
     """What can be exported: sources, columns, operators, file types."""
-    return catalog.offers()
+    return catalog.list_sources()
 
 
 EXPORTS = "/webshops/<uuid:webshop_uuid>/exports"

@@ -23,7 +23,7 @@ from functions.exports.jobs import (
     insert_export,
 )
 from functions.exports.rendering import ending
-from functions.exports.requests import CreateExport, checked
+from functions.exports.requests import CreateExport, validate
 from functions.exports.states import Status
 from shared.delivery import send_or_leave_to_sweep
 from shared.errors import NothingToDo, PermanentError, Unavailable
@@ -219,7 +219,7 @@ def export_expired() -> Problem:
 
 def new_export(webshop_uuid: UUID, user_uuid: UUID, request: CreateExport, idempotency_key: str | None) -> NewExport:
     """The export to record. Raises Problem 422 naming what is not allowed."""
-    file_type = checked(request).file_type
+    file_type = validate(request).file_type
     return NewExport(
         uuid=uuid4(),
         webshop_uuid=webshop_uuid,

@@ -1,9 +1,9 @@
-"""The query of an export, and its rows on their way from the server.
+"""The query of an export, and how its rows are read from the database.
 
-Rows are copied (COPY … TO STDOUT): the server prints them in the form of the file, and nothing is done a row here. COPY
-takes no bound parameters, and no value that somebody typed may stand in a statement's text; so values are bound to
-settings of the transaction (`set_config`), and the query reads them from there (`current_setting`). What they contain
-can then never be read as SQL, the planner still knows them, and it costs nothing that can be measured.
+Rows are read with COPY … TO STDOUT: PostgreSQL prints them in the format of the file, and Python does no work per row.
+COPY takes no bound parameters, and a value that a user typed must never be part of a statement's text. So values are
+bound to settings of the transaction (`set_config`), and the query reads them from there (`current_setting`). They can
+never be read as SQL, the planner still sees their values, and the cost is too small to measure.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from sqlalchemy import JSON, Text, Uuid, and_, cast, func, literal_column, or_, select, text, true
+from sqlalchemy import JSON, Text, Uuid, and_, cast, func, or_, select, text, true
 from sqlalchemy.dialects import postgresql
 
 from functions.exports.requests import Condition, Conditions, Selection
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PROGRESS_SECONDS = 1.0  # between two reports: often enough to watch and to keep a lease, too seldom to cost anything
 
-# Prints the constants of sources and writers into a query. Named parameters, so that no percent sign is doubled.
+# Compiles queries that contain constants of sources and writers. Named parameters, so that percent signs stay single.
 DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 
 T = TypeVar("T")
@@ -37,102 +37,97 @@ T = TypeVar("T")
 
 @dataclass
 class Progress:
-    """Counts rows, and reports them about once in PROGRESS_SECONDS."""
+    """Counts rows and reports the count about every PROGRESS_SECONDS."""
 
     report: Callable[[int], None]
     rows: int = 0
-    _reported: float = field(default_factory=time.monotonic)
+    _reported_at: float = field(default_factory=time.monotonic)
 
     def add(self, rows: int) -> None:
-        """Counts `rows` more. Raises what the report raises."""
+        """Adds `rows` to the count. Raises what `report` raises."""
         self.rows += rows
-        if time.monotonic() - self._reported >= PROGRESS_SECONDS:
+        if time.monotonic() - self._reported_at >= PROGRESS_SECONDS:
             self.report(self.rows)
-            self._reported = time.monotonic()
+            self._reported_at = time.monotonic()
 
 
 @dataclass
-class Values:
-    """What people typed, on its way into a query: bound to settings of the transaction, by name."""
+class BoundValues:
+    """The values of a query that come from users, by the name of the transaction's setting that holds each."""
 
     by_setting: dict[str, str] = field(default_factory=dict)
 
-    def bound(self, value: str, sql_type: TypeEngine[T]) -> ColumnElement[T]:
-        """An expression for `value`, which is in the server's notation."""
+    def bind(self, value: str, sql_type: TypeEngine[T]) -> ColumnElement[T]:
+        """Adds `value`, which is in PostgreSQL's notation, and returns an expression that reads it."""
         setting = f"export.value_{len(self.by_setting)}"
         self.by_setting[setting] = value
         return cast(func.current_setting(setting, type_=Text), sql_type)
 
-    def bind(self, product: Connection) -> None:
-        """Sets them for the rest of the transaction, all in one round trip."""
+    def store(self, conn: Connection) -> None:
+        """Stores all values for the rest of the transaction, in one round trip."""
         statement = text("select set_config(key, value, true) from json_each_text(cast(:values as json))")
-        product.execute(statement, {"values": msgspec.json.encode(self.by_setting).decode()})
+        conn.execute(statement, {"values": msgspec.json.encode(self.by_setting).decode()})
 
 
 @dataclass(frozen=True)
 class Rows:
     """The rows of one export, read in one snapshot."""
 
-    product: Connection
+    conn: Connection
     webshop_uuid: UUID
     selection: Selection
 
-    def copy(self, printed: Sequence[ColumnElement[Any]], options: str, receive: Callable[[list[bytes]], None]) -> None:
-        """Hands every row to `receive`, as COPY with `options` prints the expressions `printed`, many at once.
+    def copy(
+        self, expressions: Sequence[ColumnElement[Any]], options: str, receive: Callable[[list[bytes]], None]
+    ) -> None:
+        """Passes every row to `receive`, many per call, as COPY prints `expressions` with `options`.
 
-        Raises DBAPIError where the database fails, and what `receive` raises. The connection is to be thrown away then.
+        Raises DBAPIError when the database fails, and what `receive` raises. Discard the connection after either.
         """
-        query = self._query(printed)
+        query = self._prepare_query(expressions)
         sql = str(query.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True}))
-        copy_out(self.product, f"copy ({sql}) to stdout with (encoding 'UTF8', {options})", receive)
+        copy_out(self.conn, f"copy ({sql}) to stdout with (encoding 'UTF8', {options})", receive)
 
-    def fetch(self, values: Sequence[ColumnElement[Any]], limit: int) -> Sequence[Row[Any]]:
-        """The first `limit` rows as values of Python, for a writer that has to look at them."""
-        return self.product.execute(self._query(values).limit(limit)).all()
+    def fetch(self, expressions: Sequence[ColumnElement[Any]], limit: int) -> Sequence[Row[Any]]:
+        """Returns the first `limit` rows as Python values, for a writer that has to look at them."""
+        return self.conn.execute(self._prepare_query(expressions).limit(limit)).all()
 
-    def _query(self, printed: Sequence[ColumnElement[Any]]) -> Select[Any]:
-        values = Values()
-        query = rows_of(self.selection, self.webshop_uuid, values, printed)
-        values.bind(self.product)
+    def _prepare_query(self, expressions: Sequence[ColumnElement[Any]]) -> Select[Any]:
+        values = BoundValues()
+        query = build_query(self.selection, self.webshop_uuid, values, expressions)
+        values.store(self.conn)
         return query
 
 
-def written(sql: str) -> ColumnElement[Any]:
-    """SQL of ours as it stands, where a literal of SQLAlchemy's would double its backslashes."""
-    return literal_column(sql)
+def begin_snapshot(conn: Connection) -> None:
+    """Begins the transaction of an export: it reads everything as of one moment, without a time limit."""
+    conn.execute(text("set transaction isolation level repeatable read, read only"))
+    conn.execute(text("set local statement_timeout = 0"))
 
 
-def begin_snapshot(product: Connection) -> None:
-    """Begins the transaction of an export: everything in it is read as of one moment, however long that takes."""
-    product.execute(text("set transaction isolation level repeatable read, read only"))
-    product.execute(text("set local statement_timeout = 0"))
-
-
-def rows_of(
-    selection: Selection, webshop_uuid: UUID, values: Values, printed: Sequence[ColumnElement[Any]]
+def build_query(
+    selection: Selection, webshop_uuid: UUID, values: BoundValues, expressions: Sequence[ColumnElement[Any]]
 ) -> Select[Any]:
-    """The query of `selection`. What was typed by people ends up in `values`, not in it."""
+    """Returns the query of `selection`. Values that come from users are added to `values`, not to the query."""
     source = selection.source
     return (
-        select(*printed)
+        select(*expressions)
         .select_from(source.table)
         .where(
-            source.webshop_uuid == values.bound(str(webshop_uuid), Uuid()),
-            *source.only,
-            *(source.parents[name] == values.bound(str(uuid), Uuid()) for name, uuid in selection.parents.items()),
-            satisfied(selection.conditions, values),
+            source.webshop_uuid == values.bind(str(webshop_uuid), Uuid()),
+            *source.conditions,
+            *(source.parents[name] == values.bind(str(uuid), Uuid()) for name, uuid in selection.parents.items()),
+            build_condition(selection.conditions, values),
         )
-        .order_by(*order(selection))
+        .order_by(*build_order(selection))
     )
 
 
-def order(selection: Selection) -> Iterator[ColumnElement[Any]]:
-    """What rows are ordered by: a total order, so that two exports of the same rows are the same file."""
+def build_order(selection: Selection) -> Iterator[ColumnElement[Any]]:
+    """Returns a total order, so that two exports of the same rows give the same file."""
     source = selection.source
-    by_number: tuple[ColumnElement[Any], ...] = ()
     if selection.file_type is FileType.PDF and source.document:
-        by_number = (source.document.number, source.document.key)
-    yield from by_number
+        yield from (source.document.number, source.document.key)
     yield from (
         sort.column.value.desc().nulls_last() if sort.descending else sort.column.value.asc().nulls_last()
         for sort in selection.sorts
@@ -143,19 +138,20 @@ def order(selection: Selection) -> Iterator[ColumnElement[Any]]:
         yield source.unique
 
 
-def satisfied(wanted: Condition | Conditions, values: Values) -> ColumnElement[bool]:
-    """The condition of a filter, or of several."""
-    if isinstance(wanted, Conditions):
-        members = (satisfied(member, values) for member in wanted.members)
-        return or_(*members) if wanted.one_is_enough else and_(true(), *members)
-    column, kind = wanted.column.value, wanted.column.type.sql_type
-    if wanted.operator is Operator.IS_NULL:
-        return column.is_(None) if wanted.values == ("true",) else column.is_not(None)
-    if wanted.operator is Operator.IN:
-        # As a table of values: PostgreSQL hashes it, and 10,000 of them cost as little as one.
-        listed = values.bound(msgspec.json.encode(wanted.values).decode(), JSON())
-        return column.in_(select(cast(func.json_array_elements_text(listed).column_valued("listed"), kind)))
-    return COMPARISONS[wanted.operator](column, *(values.bound(value, kind) for value in wanted.values))
+def build_condition(condition: Condition | Conditions, values: BoundValues) -> ColumnElement[bool]:
+    """Returns the SQL of one condition, or of several."""
+    if isinstance(condition, Conditions):
+        members = (build_condition(member, values) for member in condition.members)
+        return or_(*members) if condition.one_is_enough else and_(true(), *members)
+    column, sql_type = condition.column.value, condition.column.type.sql_type
+    if condition.operator is Operator.IS_NULL:
+        return column.is_(None) if condition.values == ("true",) else column.is_not(None)
+    if condition.operator is Operator.IN:
+        # As a table of values: PostgreSQL hashes it, and 10,000 values cost as little as one.
+        json_list = values.bind(msgspec.json.encode(condition.values).decode(), JSON())
+        items = func.json_array_elements_text(json_list).column_valued("items")
+        return column.in_(select(cast(items, sql_type)))
+    return COMPARISONS[condition.operator](column, *(values.bind(value, sql_type) for value in condition.values))
 
 
 COMPARISONS: dict[Operator, Callable[..., ColumnElement[bool]]] = {

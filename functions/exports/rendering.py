@@ -1,4 +1,4 @@
-"""Renders an export: from the database straight into a sink, in one snapshot, whatever its size."""
+"""Renders an export: streams its rows from the database to a file, in one snapshot."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from uuid import UUID
 
 from functions.exports.queries import Progress, Rows, begin_snapshot
-from functions.exports.requests import CreateExport, checked
+from functions.exports.requests import CreateExport, validate
 from functions.exports.source import FileType
 
 if TYPE_CHECKING:
@@ -24,17 +24,17 @@ CONTENT_TYPES = {
 
 
 def content_type(file_type: str) -> str:
-    """The media type of a file of `file_type` (in any case)."""
+    """Returns the media type of a file of `file_type`, which is in upper or lower case."""
     return CONTENT_TYPES[FileType(file_type.upper())]
 
 
 def ending(file_type: str) -> str:
-    """The ending of its file's name, with the dot."""
+    """Returns the ending of the file's name, with the dot. `file_type` is in upper or lower case."""
     return f".{FileType(file_type.upper()).lower()}"
 
 
-def render(  # noqa: PLR0917  # the order is the story: from where, what, to where
-    product: Connection,
+def render(  # noqa: PLR0917  # in the order of the flow: from where, what, to where
+    conn: Connection,
     webshop_uuid: UUID,
     request: CreateExport,
     identifiers: tuple[str, ...],
@@ -43,21 +43,23 @@ def render(  # noqa: PLR0917  # the order is the story: from where, what, to whe
 ) -> int:
     """Writes the file of `request` to `sink` and returns its number of rows.
 
-    `product` is a connection to the product database on which nothing was executed yet: the whole export is read in
-    one transaction, REPEATABLE READ and READ ONLY, without a time limit. `identifiers` are the webshop's for buy
-    orders. `progress` is called with the rows so far, about once a second while rows come; what it raises ends the
-    render. The sink is written to in order, never closed, and holds a part of a file after any exception.
+    `conn` is a connection to the product database on which no statement was executed yet: the whole export is read in
+    one transaction, REPEATABLE READ and READ ONLY, without a time limit. `identifiers` are those that the webshop
+    chose for buy orders. `progress` is called with the number of rows so far, about once a second while rows arrive;
+    what it raises ends the render. The sink is written in order, never closed, and holds an incomplete file after any
+    exception.
 
-    Raises Problem 422 where the request cannot be given (any more), and DBAPIError where the database fails. After
-    any exception the connection is to be thrown away: it may stand in the middle of a COPY.
+    Raises Problem 422 when the request is not (or no longer) valid, and DBAPIError when the database fails. After any
+    exception, discard the connection: it may be in the middle of a COPY.
     """
-    selection = checked(request, identifiers)
-    begin_snapshot(product)
-    return writer_of(selection.file_type)(Rows(product, webshop_uuid, selection), sink, Progress(progress))
+    selection = validate(request, identifiers)
+    begin_snapshot(conn)
+    write = load_writer(selection.file_type)
+    return write(Rows(conn, webshop_uuid, selection), sink, Progress(progress))
 
 
-def writer_of(file_type: FileType) -> Writer:
-    """The function that writes a file of this type. What it needs is loaded now: not every export draws a PDF."""
+def load_writer(file_type: FileType) -> Writer:
+    """Returns the function that writes a file of this type. Its libraries are loaded now, only when they are used."""
     match file_type:
         case FileType.CSV:
             from functions.exports.writers import csv_file

@@ -1,6 +1,6 @@
-"""What an export is asked for with, and the check that it can be given.
+"""The request for an export, and its validation.
 
-The request is kept as it was sent and checked again when it is rendered: a source may have changed in between.
+The request is stored as it was sent and validated again when it is rendered: the source may have changed in between.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from functions.exports.source import Column, FileType, Operator, Source
 from functions.exports.sources import SOURCES
 from shared.problems import refused
 
-MAX_CONDITIONS = 1_000  # each is tried on every row: more would keep the database busy for minutes
-MAX_DEPTH = 10  # of filters within filters; deeper ones are written by programs by mistake
-MAX_VALUES = 10_000  # of one `in`: hashed once, so they cost little
+MAX_CONDITIONS = 1_000  # each one is evaluated for every row: more would keep the database busy for minutes
+MAX_DEPTH = 10  # of nested filters; only a faulty program nests deeper
+MAX_VALUES = 10_000  # of one `in`; they are hashed once, so they cost little
+MAX_QUOTED_LENGTH = 60  # of a value quoted in a message
 
 Scalar = str | int | float | bool | None
 
 
 class SortBy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One column to sort by. Rows without a value come last, in either direction."""
+    """One column to sort by. Rows without a value come last in both directions."""
 
     column: str
     direction: Literal["asc", "desc"] = "asc"
@@ -47,17 +48,17 @@ class CreateExport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 
     source: str
     file_name: str
-    file_type: str  # of FileType, in any case
-    columns: list[str] | None = None  # in the order of the file; None: all
+    file_type: str  # a FileType in upper or lower case
+    columns: list[str] | None = None  # in the order of the file; None means all
     sorts: list[SortBy] = []
     filters: list[Filter] = []  # all of them must hold
-    parents: dict[str, UUID] = {}  # what to narrow it to, such as supplier_uuid
-    delimiter: Literal[",", ";"] = ","  # of a CSV
+    parents: dict[str, UUID] = {}  # narrow the export, for example to one supplier_uuid
+    delimiter: Literal[",", ";"] = ","  # of a CSV file
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition, with its values in the server's notation."""
+    """One condition, with its values in PostgreSQL's notation."""
 
     column: Column
     operator: Operator
@@ -82,7 +83,7 @@ class Sort:
 
 @dataclass(frozen=True)
 class Selection:
-    """A request that can be given: every name in it found, every value read."""
+    """A validated request: every name is resolved, every value is parsed."""
 
     source: Source
     file_type: FileType
@@ -93,179 +94,182 @@ class Selection:
     delimiter: str
 
 
-def checked(request: CreateExport, identifiers: tuple[str, ...] = DEFAULT_IDENTIFIERS) -> Selection:
-    """What `request` asks for; `identifiers` shape the columns of a buy order that names none.
+def validate(request: CreateExport, identifiers: tuple[str, ...] = DEFAULT_IDENTIFIERS) -> Selection:
+    """Returns what `request` selects. `identifiers` are the default columns of a buy order.
 
-    Raises Problem 422 naming the part at fault and what is allowed there.
+    Raises Problem 422, which names the field at fault and what is allowed there.
     """
     source = SOURCES.get(request.source)
     if source is None:
-        raise refused("source", unknown("source", request.source, SOURCES))
-    wanted_type = file_type(source, request.file_type)
+        raise refused("source", describe_unknown("source", request.source, SOURCES))
+    file_type = parse_file_type(source, request.file_type)
+    columns = find_columns(source, request.columns) or source.find_default_columns(file_type, identifiers)
     return Selection(
         source=source,
-        file_type=wanted_type,
-        columns=columns(source, request.columns) or source.default_columns(wanted_type, identifiers),
-        conditions=Conditions(False, tuple(conditions(source, request.filters))),
-        sorts=tuple(sorts(source, request.sorts)),
-        parents=parents(source, request.parents),
+        file_type=file_type,
+        columns=columns,
+        conditions=Conditions(one_is_enough=False, members=tuple(parse_filters(source, request.filters))),
+        sorts=tuple(parse_sorts(source, request.sorts)),
+        parents=check_parents(source, request.parents),
         delimiter=request.delimiter,
     )
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> str:
-    """The sentence for a name that does not exist."""
-    known = list(known)
-    close = get_close_matches(name[:100], known, n=1)
-    hint = f' Did you mean "{close[0]}"?' if close else ""
-    return f'There is no {what} "{shortened(name)}".{hint} Known: {", ".join(known)}.'
+def describe_unknown(kind: str, name: str, known_names: Iterable[str]) -> str:
+    """Returns the message for a name that does not exist. `kind` is what it should name, such as "column"."""
+    known_names = list(known_names)
+    matches = get_close_matches(name[:100], known_names, n=1)
+    hint = f' Did you mean "{matches[0]}"?' if matches else ""
+    return f'There is no {kind} "{shorten(name)}".{hint} Known {kind}s: {", ".join(known_names)}.'
 
 
-def shortened(value: object) -> str:
-    """`value` as a sentence quotes it."""
+def shorten(value: object) -> str:
+    """Returns `value` as a message quotes it."""
     text = str(value)
-    return text if len(text) <= 60 else text[:60] + "…"
+    return text if len(text) <= MAX_QUOTED_LENGTH else text[:MAX_QUOTED_LENGTH] + "…"
 
 
-def file_type(source: Source, name: str) -> FileType:
-    """The file type called `name`, in any case."""
+def parse_file_type(source: Source, name: str) -> FileType:
+    """Returns the file type with this name, in upper or lower case."""
     if name.upper() not in FileType.__members__:
-        raise refused("file_type", unknown("file type", name, source.file_types))
-    chosen = FileType(name.upper())
-    if chosen not in source.file_types:
+        raise refused("file_type", describe_unknown("file type", name, source.file_types))
+    file_type = FileType(name.upper())
+    if file_type not in source.file_types:
         allowed = ", ".join(source.file_types)
-        raise refused("file_type", f"{source.heading} cannot be exported as {chosen}. Allowed: {allowed}.")
-    return chosen
+        raise refused("file_type", f"{source.heading} cannot be exported as {file_type}. Allowed: {allowed}.")
+    return file_type
 
 
-def columns(source: Source, keys: list[str] | None) -> tuple[Column, ...]:
-    """The columns called `keys`, in that order; none where the request leaves them open."""
+def find_columns(source: Source, keys: list[str] | None) -> tuple[Column, ...]:
+    """Returns the columns with these keys, in the same order; none when the request does not name any."""
     if keys is None:
         return ()
     if not keys:
-        raise refused("columns", "Name at least one column, or leave the field out for all of them.")
-    found: dict[str, Column] = {}
+        raise refused("columns", "Name at least one column, or leave the field out to export all columns.")
+    columns: dict[str, Column] = {}
     for position, key in enumerate(keys):
-        at = f"columns[{position}]"
-        if key in found:
-            raise refused(at, f'The column "{key}" is named twice. Name each column once.')
-        found[key] = existing(source, key, at)
-    return tuple(found.values())
+        field = f"columns[{position}]"
+        if key in columns:
+            raise refused(field, f'The column "{key}" is named twice. Name each column once.')
+        columns[key] = find_column(source, key, field)
+    return tuple(columns.values())
 
 
-def existing(source: Source, key: str, at: str) -> Column:
-    """The column called `key`."""
-    column = source.column(key)
+def find_column(source: Source, key: str, field: str) -> Column:
+    """Returns the column with this key. `field` is the request's field that names it."""
+    column = source.find_column(key)
     if column is None:
-        raise refused(at, unknown("column", key, (column.key for column in source.columns)))
+        raise refused(field, describe_unknown("column", key, (column.key for column in source.columns)))
     return column
 
 
-def sorts(source: Source, wanted: list[SortBy]) -> Iterator[Sort]:
-    """What to sort by; each column once, since a second time would change nothing."""
-    seen = set()
-    for position, sort in enumerate(wanted):
-        at = f"sorts[{position}].column"
-        column = existing(source, sort.column, at)
+def parse_sorts(source: Source, sorts: list[SortBy]) -> Iterator[Sort]:
+    """Resolves the sorts. Each column may appear once: a second time would have no effect."""
+    keys = set()
+    for position, sort in enumerate(sorts):
+        field = f"sorts[{position}].column"
+        column = find_column(source, sort.column, field)
         if not column.sortable:
-            known = ", ".join(column.key for column in source.columns if column.sortable)
-            raise refused(at, f'"{column.key}" cannot be sorted by. Allowed: {known}.')
-        if column.key in seen:
-            raise refused(at, f'"{column.key}" is sorted by twice. Name each column once.')
-        seen.add(column.key)
+            allowed = ", ".join(column.key for column in source.columns if column.sortable)
+            raise refused(field, f'An export cannot be sorted by "{column.key}". Allowed: {allowed}.')
+        if column.key in keys:
+            raise refused(field, f'The column "{column.key}" appears twice in the sorts. Name each column once.')
+        keys.add(column.key)
         yield Sort(column, sort.direction == "desc")
 
 
-def parents(source: Source, wanted: Mapping[str, UUID]) -> Mapping[str, UUID]:
-    """What to narrow the source to."""
-    for name in wanted:
+def check_parents(source: Source, parents: Mapping[str, UUID]) -> Mapping[str, UUID]:
+    """Returns a copy of `parents`. Refuses a parent that the source does not have."""
+    for name in parents:
         if name not in source.parents:
-            allowed = f"Allowed: {', '.join(source.parents)}." if source.parents else "It cannot be narrowed."
-            at = f"parents.{shortened(name)}"
-            raise refused(at, f'{source.heading} cannot be narrowed by "{shortened(name)}". {allowed}')
-    return dict(wanted)
+            allowed = f"Allowed: {', '.join(source.parents)}." if source.parents else "This source has no parents."
+            field = f"parents.{shorten(name)}"
+            raise refused(field, f'{source.heading} cannot be narrowed by "{shorten(name)}". {allowed}')
+    return dict(parents)
 
 
-def conditions(source: Source, filters: list[Filter]) -> Iterator[Condition | Conditions]:
-    """The filters, read."""
+def parse_filters(source: Source, filters: list[Filter]) -> Iterator[Condition | Conditions]:
+    """Resolves the filters."""
     count = 0
 
-    def read(members: list[Filter], at: str, depth: int) -> Iterator[Condition | Conditions]:
+    def parse_members(members: list[Filter], field: str, depth: int) -> Iterator[Condition | Conditions]:
         nonlocal count
         if depth > MAX_DEPTH:
-            raise refused(at, f"Filters may stand {MAX_DEPTH} deep within each other.")
+            raise refused(field, f"Filters may be nested at most {MAX_DEPTH} levels deep.")
         for position, member in enumerate(members):
             count += 1
             if count > MAX_CONDITIONS:
-                advice = f'To look for many values use the operator "in": it takes {MAX_VALUES:,}.'
-                raise refused("filters", f"An export may have {MAX_CONDITIONS:,} filters. {advice}")
-            here = f"{at}[{position}]"
+                advice = f'To look for many values, use the operator "in": it takes up to {MAX_VALUES:,}.'
+                raise refused("filters", f"An export may have at most {MAX_CONDITIONS:,} filters. {advice}")
+            member_field = f"{field}[{position}]"
             if sum(part is not None for part in (member.column, member.any, member.all)) != 1:
                 forms = "{column, operator, value}, {any: […]} or {all: […]}"
-                raise refused(here, f"A filter is one of {forms}.")
-            several = member.any if member.any is not None else member.all
-            if several is None:
-                yield condition(source, member, here)
+                raise refused(member_field, f"A filter is one of {forms}.")
+            group = member.any if member.any is not None else member.all
+            if group is None:
+                yield parse_filter(source, member, member_field)
                 continue
             name = "any" if member.any is not None else "all"
-            if not several or member.operator is not None or member.value is not msgspec.UNSET:
-                raise refused(f"{here}.{name}", f'"{name}" takes a list of at least one filter, and nothing beside it.')
-            yield Conditions(name == "any", tuple(read(several, f"{here}.{name}", depth + 1)))
+            group_field = f"{member_field}.{name}"
+            if not group or member.operator is not None or member.value is not msgspec.UNSET:
+                detail = f'"{name}" takes a list of at least one filter, and allows no other field beside it.'
+                raise refused(group_field, detail)
+            yield Conditions(name == "any", tuple(parse_members(group, group_field, depth + 1)))
 
-    yield from read(filters, "filters", 1)
+    yield from parse_members(filters, "filters", 1)
 
 
-def condition(source: Source, wanted: Filter, at: str) -> Condition:
-    """One filter, read."""
-    column = existing(source, wanted.column or "", f"{at}.column")
+def parse_filter(source: Source, member: Filter, field: str) -> Condition:
+    """Resolves one filter that is a condition."""
+    column = find_column(source, member.column or "", f"{field}.column")
     if not column.filterable:
-        known = ", ".join(column.key for column in source.columns if column.filterable)
-        raise refused(f"{at}.column", f'"{column.key}" cannot be filtered by. Allowed: {known}.')
-    name = wanted.operator or ""
+        allowed = ", ".join(column.key for column in source.columns if column.filterable)
+        raise refused(f"{field}.column", f'An export cannot be filtered by "{column.key}". Allowed: {allowed}.')
+    name = member.operator or ""
     if name not in column.operators:
         allowed = ", ".join(column.operators)
-        sentence = f'"{column.key}" ({column.type.name}) has no operator "{shortened(name)}". Allowed: {allowed}.'
-        raise refused(f"{at}.operator", sentence)
+        detail = f'"{column.key}" ({column.type.name}) has no operator "{shorten(name)}". Allowed: {allowed}.'
+        raise refused(f"{field}.operator", detail)
     operator = Operator(name)
-    return Condition(column, operator, values(column, operator, wanted.value, f"{at}.value"))
+    return Condition(column, operator, parse_values(column, operator, member.value, f"{field}.value"))
 
 
-def values(column: Column, operator: Operator, value: object, at: str) -> tuple[str, ...]:
-    """The values of one filter, in the server's notation."""
+def parse_values(column: Column, operator: Operator, value: object, field: str) -> tuple[str, ...]:
+    """Returns the values of one filter in PostgreSQL's notation."""
 
-    def read(one: object, at: str) -> str:
+    def parse(item: object, item_field: str) -> str:
         try:
-            return column.type.read(one)
+            return column.type.parse(item)
         except ValueError as error:
-            shown = "nothing" if one in (None, msgspec.UNSET) else f'"{shortened(one)}"'
-            sentence = f'"{column.key}" {operator} takes {error}, not {shown}.'
-            raise refused(at, f'{sentence} For empty cells use the operator "is_null".') from error
+            found = "empty" if item in (None, msgspec.UNSET) else f'"{shorten(item)}"'
+            detail = f'"{column.key}" {operator} takes {error}, but the value is {found}.'
+            raise refused(item_field, f'{detail} To find empty cells, use the operator "is_null".') from error
 
     if operator is Operator.IS_NULL:
         if not isinstance(value, bool):
-            raise refused(at, f'"{column.key}" is_null takes true or false.')
+            raise refused(field, f'"{column.key}" is_null takes true or false.')
         return (str(value).lower(),)
     if operator not in (Operator.IN, Operator.BETWEEN):
-        return (read(value, at),)
+        return (parse(value, field),)
     if not isinstance(value, list):
         example = "[least, greatest]" if operator is Operator.BETWEEN else "a list"
-        raise refused(at, f'"{column.key}" {operator} takes {example}.')
+        raise refused(field, f'"{column.key}" {operator} takes {example}.')
     if len(value) > MAX_VALUES:
-        raise refused(at, f'"{column.key}" {operator} takes at most {MAX_VALUES:,} values.')
-    found = tuple(read(one, f"{at}[{position}]") for position, one in enumerate(value))
+        raise refused(field, f'"{column.key}" {operator} takes at most {MAX_VALUES:,} values.')
+    values = tuple(parse(item, f"{field}[{position}]") for position, item in enumerate(value))
     if operator is Operator.BETWEEN:
-        in_order(column, found, at)
-    elif not found:
-        raise refused(at, f'"{column.key}" in takes a list of at least one value.')
-    return found
+        check_bounds(column, values, field)
+    elif not values:
+        raise refused(field, f'"{column.key}" in takes a list of at least one value.')
+    return values
 
 
-def in_order(column: Column, found: tuple[str, ...], at: str) -> None:
-    """Refuses a `between` that no value can be in."""
-    if len(found) != 2:
-        raise refused(at, f'"{column.key}" between takes two values: [least, greatest].')
-    least, greatest = found
-    comparable = column.type.in_order
-    if comparable and comparable(least) > comparable(greatest):
-        sentence = f'"{column.key}" between {least} and {greatest} holds nothing: the smaller value stands first.'
-        raise refused(at, sentence)
+def check_bounds(column: Column, bounds: tuple[str, ...], field: str) -> None:
+    """Refuses a `between` that no value can match."""
+    if len(bounds) != 2:
+        raise refused(field, f'"{column.key}" between takes two values: [least, greatest].')
+    least, greatest = bounds
+    key = column.type.comparison_key
+    if key and key(least) > key(greatest):
+        detail = f'"{column.key}" between {least} and {greatest} matches nothing. Write the smaller value first.'
+        raise refused(field, detail)

@@ -1,7 +1,7 @@
-"""What one export source is made of: its columns, their types, and how its rows are found.
+"""What an export source consists of: its columns, their types, and how its rows are found.
 
-To add a source: one module in `sources/` with a `Source`, and its line in the table there. The API's list, the checks
-of a request, the query and every writer know it from then on.
+To add a source, write one module with a `Source` in `sources/` and add one line to the table there. The API's list of
+sources, the validation of requests, the query and every writer use it from then on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class FileType(StrEnum):
-    """What an export can be written as."""
+    """The format of an export's file."""
 
     CSV = "CSV"
     XLSX = "XLSX"
@@ -32,12 +32,12 @@ class FileType(StrEnum):
 
 
 class Operator(StrEnum):
-    """How a filter compares a column with its value."""
+    """How a filter compares a column with the filter's value."""
 
     EQ = "eq"
-    NE = "ne"  # the opposite of eq: rows without a value are among them
+    NE = "ne"  # the opposite of eq: it also matches rows without a value
     IN = "in"  # value: a list
-    CONTAINS = "contains"  # to the letter, as starts_with
+    CONTAINS = "contains"  # case-sensitive and without wildcards, like starts_with
     STARTS_WITH = "starts_with"
     GT = "gt"
     GTE = "gte"
@@ -47,37 +47,47 @@ class Operator(StrEnum):
     IS_NULL = "is_null"  # value: true or false
 
 
-EQUALITY = (Operator.EQ, Operator.NE, Operator.IN, Operator.IS_NULL)
-ORDERED = (*EQUALITY, Operator.GT, Operator.GTE, Operator.LT, Operator.LTE, Operator.BETWEEN)
-TEXTUAL = (*ORDERED, Operator.CONTAINS, Operator.STARTS_WITH)
+EQUALITY_OPERATORS = (Operator.EQ, Operator.NE, Operator.IN, Operator.IS_NULL)
+ORDER_OPERATORS = (
+    *EQUALITY_OPERATORS,
+    Operator.GT,
+    Operator.GTE,
+    Operator.LT,
+    Operator.LTE,
+    Operator.BETWEEN,
+)
+TEXT_OPERATORS = (*ORDER_OPERATORS, Operator.CONTAINS, Operator.STARTS_WITH)
 
-NUMBER = re.compile(
-    r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?"
-)  # far beyond what a column holds, far below what a server takes
-LARGEST_INTEGER = 2**63 - 1
+# Far more digits than any column holds, and far fewer than PostgreSQL accepts.
+DECIMAL_PATTERN = re.compile(r"[+-]?[0-9]{1,30}(\.[0-9]{1,30})?")
+LARGEST_INTEGER = 2**63 - 1  # of PostgreSQL's bigint
 
 
-def read_text(value: object) -> str:
-    """A filter's text. Raises ValueError for what is none, or cannot stand in the database."""
+# Each of these functions parses one value of a filter, returns it as text in PostgreSQL's notation, and raises
+# ValueError with a description of the allowed values, such as "a date, such as 2026-05-31".
+
+
+def parse_text(value: object) -> str:
+    """Accepts any string that PostgreSQL can store."""
     if not isinstance(value, str):
-        raise ValueError("a text")
+        raise ValueError("text")
     if "\0" in value:
-        raise ValueError("a text without NUL characters")
+        raise ValueError("text without NUL characters")
     return value
 
 
-def read_decimal(value: object) -> str:
-    """A filter's number, given as one or as text, such as 12.5 or "12.50"."""
+def parse_decimal(value: object) -> str:
+    """Accepts a number, or a string that contains one: 12.5 or "12.50"."""
     if isinstance(value, float) and abs(value) < LARGEST_INTEGER:
         value = format(Decimal(repr(value)), "f")
     text = str(value)
-    if isinstance(value, bool) or not NUMBER.fullmatch(text):
+    if isinstance(value, bool) or not DECIMAL_PATTERN.fullmatch(text):
         raise ValueError("a number, such as 12.5")
     return text
 
 
-def read_integer(value: object) -> str:
-    """A filter's whole number, given as one or as text."""
+def parse_integer(value: object) -> str:
+    """Accepts a whole number, or a string that contains one."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = str(value)
@@ -86,15 +96,15 @@ def read_integer(value: object) -> str:
     return text
 
 
-def read_boolean(value: object) -> str:
-    """A filter's yes or no."""
+def parse_boolean(value: object) -> str:
+    """Accepts true and false."""
     if not isinstance(value, bool):
         raise ValueError("true or false")
     return str(value).lower()
 
 
-def read_date(value: object) -> str:
-    """A filter's day."""
+def parse_date(value: object) -> str:
+    """Accepts a string with an ISO 8601 date."""
     try:
         if isinstance(value, str) and len(value) == len("2026-05-31"):
             return date.fromisoformat(value).isoformat()
@@ -103,19 +113,19 @@ def read_date(value: object) -> str:
     raise ValueError("a date, such as 2026-05-31")
 
 
-def read_timestamp(value: object) -> str:
-    """A filter's point in time; without an offset it would be a guess."""
+def parse_timestamp(value: object) -> str:
+    """Accepts a string with an ISO 8601 timestamp. It must have an offset: without one its meaning would be a guess."""
     try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-        if moment and moment.tzinfo:
-            return moment.astimezone(UTC).isoformat()
+        timestamp = datetime.fromisoformat(value) if isinstance(value, str) else None
+        if timestamp and timestamp.tzinfo:
+            return timestamp.astimezone(UTC).isoformat()
     except (ValueError, OverflowError):
         pass
-    raise ValueError("a time with its offset, such as 2026-05-31T12:00:00Z")
+    raise ValueError("a timestamp with an offset, such as 2026-05-31T12:00:00Z")
 
 
-def read_uuid(value: object) -> str:
-    """A filter's UUID."""
+def parse_uuid(value: object) -> str:
+    """Accepts a string with a UUID."""
     try:
         if isinstance(value, str):
             return str(uuid.UUID(value))
@@ -126,25 +136,26 @@ def read_uuid(value: object) -> str:
 
 @dataclass(frozen=True)
 class ColumnType:
-    """What the values of a column are: what a filter may ask of them; writers know how to print each by its name."""
+    """The type of a column: which operators its filters may use, and how their values are parsed.
+
+    Writers choose the format of a cell by the type.
+    """
 
     name: str  # in the API
     operators: tuple[Operator, ...]
-    sql_type: TypeEngine[Any]  # that a filter's value is cast to
-    read: Callable[[object], str]  # a filter's value in the server's notation; ValueError says what is allowed
-    in_order: Callable[[str], Any] | None = (
-        None  # makes two values comparable; of texts only the server knows the order
-    )
+    sql_type: TypeEngine[Any]  # the type to which a filter's value is cast
+    parse: Callable[[object], str]  # one of the parse functions above
+    comparison_key: Callable[[str], Any] | None = None  # None for text: only the server knows its order
 
 
-TEXT = ColumnType("text", TEXTUAL, Text(), read_text)
-CODE = ColumnType("code", TEXTUAL, Text(), read_text)  # text of digits that spreadsheets take for a number
-INTEGER = ColumnType("integer", ORDERED, BigInteger(), read_integer, int)
-DECIMAL = ColumnType("decimal", ORDERED, Numeric(), read_decimal, Decimal)
-BOOLEAN = ColumnType("boolean", EQUALITY, Boolean(), read_boolean)
-DATE = ColumnType("date", ORDERED, Date(), read_date, date.fromisoformat)
-TIMESTAMP = ColumnType("timestamp", ORDERED, DateTime(timezone=True), read_timestamp, datetime.fromisoformat)
-UUID = ColumnType("uuid", EQUALITY, Uuid(), read_uuid)
+TEXT = ColumnType("text", TEXT_OPERATORS, Text(), parse_text)
+CODE = ColumnType("code", TEXT_OPERATORS, Text(), parse_text)  # digits that a spreadsheet would read as a number
+INTEGER = ColumnType("integer", ORDER_OPERATORS, BigInteger(), parse_integer, int)
+DECIMAL = ColumnType("decimal", ORDER_OPERATORS, Numeric(), parse_decimal, Decimal)
+BOOLEAN = ColumnType("boolean", EQUALITY_OPERATORS, Boolean(), parse_boolean)
+DATE = ColumnType("date", ORDER_OPERATORS, Date(), parse_date, date.fromisoformat)
+TIMESTAMP = ColumnType("timestamp", ORDER_OPERATORS, DateTime(timezone=True), parse_timestamp, datetime.fromisoformat)
+UUID = ColumnType("uuid", EQUALITY_OPERATORS, Uuid(), parse_uuid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,73 +168,73 @@ class Column:
     value: ColumnElement[Any]
     sortable: bool = True
     filterable: bool = True
-    identifier: str = ""  # the buy-order setting that makes it one of the columns when none are asked for
+    identifier: str = ""  # the buy order identifier that this column shows: by default only chosen ones are exported
 
     @property
     def operators(self) -> tuple[Operator, ...]:
-        """What a filter may ask of it."""
+        """The operators that a filter on this column may use."""
         return self.type.operators if self.filterable else ()
 
 
 @dataclass(frozen=True, eq=False)
 class Party:
-    """Somebody named on a document, with an address."""
+    """A sender or recipient named on a document, with an address."""
 
     heading: str
     name: ColumnElement[Any]
-    fallbacks: tuple[ColumnElement[Any], ...]  # printed in place of a name that no font of ours can print
-    lines: tuple[ColumnElement[Any], ...]  # below the name; empty ones are left out
+    fallbacks: tuple[ColumnElement[Any], ...]  # printed instead of a name that our fonts cannot print
+    lines: tuple[ColumnElement[Any], ...]  # printed below the name; empty ones are left out
 
 
 @dataclass(frozen=True, eq=False)
 class Document:
-    """How rows become documents to be sent: those with one `key` are the lines of one document."""
+    """How rows are grouped into documents: the rows with the same `key` are the lines of one document."""
 
     title: str
     key: ColumnElement[Any]
-    number: ColumnElement[Any]  # as printed on it; documents follow each other by it
+    number: ColumnElement[Any]  # printed on the document; documents are ordered by it
     sender: Party
     recipient: Party
     facts: Mapping[str, ColumnElement[Any]]  # texts beside the addresses, by heading; empty ones are left out
     remarks: ColumnElement[Any]
     currency: ColumnElement[Any]  # ISO 4217
-    amount: ColumnElement[Any]  # of one line; a document's total is the sum of them
-    line_fallbacks: tuple[ColumnElement[Any], ...]  # printed in place of a line's text that no font of ours can print
-    columns: frozenset[str]  # keys of a line's columns when none are asked for; the rest stands above the lines
+    amount: ColumnElement[Any]  # of one line; a document's total is the sum of its lines
+    line_fallbacks: tuple[ColumnElement[Any], ...]  # printed instead of a line's text that our fonts cannot print
+    columns: frozenset[str]  # keys of a line's columns when none are requested; the others are printed in the head
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """One kind of thing that can be exported."""
+    """One kind of data that can be exported."""
 
     key: str  # in the API
     heading: str
-    table: FromClause  # a table, or tables joined
-    webshop_uuid: ColumnElement[Any]  # every query is bounded by it
-    unique: ColumnElement[Any]  # within a webshop; ends every order, so that it is total
+    table: FromClause  # one table or several joined tables
+    webshop_uuid: ColumnElement[Any]  # every query is limited to one webshop by it
+    unique: ColumnElement[Any]  # unique within a webshop; the last part of every order, which makes the order total
     columns: tuple[Column, ...]
-    order: tuple[ColumnElement[Any], ...] = ()  # of an export without sorts; then `unique`
-    only: tuple[ColumnElement[bool], ...] = ()  # conditions that always hold
-    parents: Mapping[str, ColumnElement[Any]] = field(default_factory=dict)  # what it can be narrowed to, by API name
+    order: tuple[ColumnElement[Any], ...] = ()  # of an export without sorts; `unique` follows
+    conditions: tuple[ColumnElement[bool], ...] = ()  # every row must meet them
+    parents: Mapping[str, ColumnElement[Any]] = field(default_factory=dict)  # by which it can be narrowed, by API name
     document: Document | None = None
 
     @property
     def file_types(self) -> tuple[FileType, ...]:
-        """What it can be written as."""
+        """The file types of its exports."""
         return tuple(FileType) if self.document else (FileType.CSV, FileType.XLSX)
 
-    def column(self, key: str) -> Column | None:
-        """The column called `key`."""
+    def find_column(self, key: str) -> Column | None:
+        """Returns the column with this key."""
         return next((column for column in self.columns if column.key == key), None)
 
-    def default_columns(self, file_type: FileType, identifiers: tuple[str, ...]) -> tuple[Column, ...]:
-        """The columns of an export that names none: all, but of the identifiers only those that are set."""
-        offered = (column for column in self.columns if not column.identifier or column.identifier in identifiers)
+    def find_default_columns(self, file_type: FileType, identifiers: tuple[str, ...]) -> tuple[Column, ...]:
+        """Returns the columns of an export that names none: all of them, but of the identifiers only the given ones."""
+        columns = (column for column in self.columns if not column.identifier or column.identifier in identifiers)
         if file_type is FileType.PDF and self.document:
-            return tuple(column for column in offered if column.key in self.document.columns)
-        return tuple(offered)
+            return tuple(column for column in columns if column.key in self.document.columns)
+        return tuple(columns)
 
 
 def belongs_to(parent: Table, key: TableColumn[Any]) -> ColumnElement[bool]:
-    """Joins `parent` to the table of `key`, which holds its uuid; never across webshops."""
+    """Returns the condition that joins `parent` to the table of `key`, which holds its uuid; never across webshops."""
     return (parent.c.uuid == key) & (parent.c.webshop_uuid == key.table.c.webshop_uuid)

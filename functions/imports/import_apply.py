@@ -180,7 +180,7 @@ def find_results_of_run(conn: Connection, import_uuid: UUID, run: int) -> list[B
     """The recorded results of every batch of a run."""
     columns = [batch_results.c[name] for name in BatchApplied.__struct_fields__]
     statement = select(*columns).where(batch_results.c.import_uuid == import_uuid, batch_results.c.run == run)
-    return [msgspec.convert(dict(row), BatchApplied) for row in conn.execute(statement).mappings()]
+    return [msgspec.convert(row, BatchApplied, from_attributes=True) for row in conn.execute(statement)]
 
 
 def record_result(conn: Connection, batch: ImportBatch, result: BatchResult) -> None:

@@ -138,7 +138,7 @@ class BatchSender:
         claim = self.claim
         validated = ValidatedFile()
         renewed_at = time.monotonic()
-        for piece in file.pieces():
+        for piece in file.validate():
             ledger.store_refused_rows(conn, claim.uuid, claim.run, piece.refused)
             validated.refused_row_numbers += [row.row_number for row in piece.refused]
             validated.batches += cut_into_batches(claim, file.columns, piece)
@@ -199,7 +199,7 @@ class BatchSender:
         """
         file = validation.open_file(self.storage.read(self.claim.object_path, self.claim.generation))
         validated = ValidatedFile()
-        for piece in file.pieces():
+        for piece in file.validate():
             validated.refused_row_numbers += [row.row_number for row in piece.refused]
             validated.batches += cut_into_batches(self.claim, file.columns, piece)
         return validated

@@ -16,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert
 
-from functions.imports.file.cells import printable
+from functions.imports.file.cells import make_printable
 from functions.imports.states import ACTIVE, OnError, Operation, Status
 from shared import clients
 from shared.delivery import FinalizedObject, storage_function
@@ -100,7 +100,7 @@ def record_upload(conn: Connection, upload: Upload) -> ImportTrigger | None:
 def check_metadata(upload: Upload) -> tuple[Status, str, dict[str, object]]:
     """The state to record the upload in, the reason for it, and the columns that its metadata gives."""
     user, operation, on_error = (
-        printable(upload.metadata.get(key, "")) for key in (USER_KEY, OPERATION_KEY, ON_ERROR_KEY)
+        make_printable(upload.metadata.get(key, "")) for key in (USER_KEY, OPERATION_KEY, ON_ERROR_KEY)
     )
     faults = []
     if not re.fullmatch(UUID_PATTERN, user.lower()):

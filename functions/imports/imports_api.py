@@ -55,7 +55,7 @@ def download_errors(webshop_uuid: UUID, import_uuid: UUID) -> Answer:
     service_db = clients.service_database()
     with service_db.connect() as conn:
         row = operations.find_row(conn, webshop_uuid, import_uuid)
-    report = error_report.report(service_db, clients.storage(), row)
+    report = error_report.stream_report(service_db, clients.storage(), row)
     disposition = content_disposition(f"errors of {row['file_name']}")
     return Answer(report, content_type=CSV, headers={"Content-Disposition": disposition})
 

@@ -27,7 +27,7 @@ from infra.local.state import State
 T = TypeVar("T")
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-START_TIMEOUT_SECONDS = 60  # a slow machine's cold start; a process that says nothing for so long hangs
+START_TIMEOUT_SECONDS = 180  # a slow or busy machine's cold start; a process that says nothing for so long hangs
 STARTS_IN_VAIN = 8  # in two seconds or more: longer than a killed stack's server takes to let go of its files
 STOP_TIMEOUT_SECONDS = 5  # what is not gone by then has lost its chance to end in good order
 RESTART_DELAYS_SECONDS = (0.0, 0.1, 0.2, 0.4)  # by deaths in a row: back within a second, without a busy loop

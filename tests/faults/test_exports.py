@@ -6,7 +6,6 @@ exports, whole.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +20,7 @@ from shared import leases
 from shared.errors import Unavailable
 from shared.messages import ExportHistory, ExportRequest
 from tests.exports_world import ExportsWorld, Proxy
+from tests.integration.waiting import wait_until
 from tests.world import Killed
 
 # To the outside, counted, not guessed: commits, sends, and what is done to the bucket.
@@ -243,8 +243,12 @@ def test_progress_can_be_seen_while_it_is_made(exports, monkeypatch):
         progress(12_345)
         exports.change("service", "update exports set lease_until = clock_timestamp()")
         before = exports.row(asked["uuid"])["lease_until"]
-        while (found := exports.row(asked["uuid"]))["progress_rows"] == 0 or found["lease_until"] <= before:
-            pass
+
+        def is_renewed() -> bool:
+            found = exports.row(asked["uuid"])
+            return found["progress_rows"] > 0 and found["lease_until"] > before
+
+        wait_until(is_renewed, "the lease to be renewed")
         seen.append(exports.get(asked["uuid"])["progress_rows"])
         return int(rendered(*others, lambda _rows: None))
 
@@ -255,7 +259,7 @@ def test_progress_can_be_seen_while_it_is_made(exports, monkeypatch):
     assert exports.get(asked["uuid"])["status"] == "COMPLETED"
 
 
-def test_a_render_that_stands_still_loses_its_lease(exports, monkeypatch):
+def test_a_render_that_stands_still_loses_its_lease(exports, monkeypatch, caplog):
     """A process that hangs is alive, but its work is not: somebody else may have it."""
     monkeypatch.setattr(leases, "RENEW_SECONDS", 0.01)
     monkeypatch.setattr(leases, "MAX_STALL_SECONDS", 0.05)
@@ -264,10 +268,7 @@ def test_a_render_that_stands_still_loses_its_lease(exports, monkeypatch):
 
     def hanging(*arguments: Any) -> int:
         monkeypatch.setattr(export_render, "render", rendered)
-        previous = None
-        while (lease := exports.row(asked["uuid"])["lease_until"]) != previous:
-            previous = lease
-            threading.Event().wait(0.1)
+        wait_until(lambda: "the lease is not renewed any more" in caplog.text, "the last renewal")
         exports.let_time_pass()
         exports.sweep()
         exports.run()
@@ -289,7 +290,7 @@ def proxied(exports, fresh_databases) -> Callable[[str], Proxy]:
     def through(database: str) -> Proxy:
         url = getattr(fresh_databases, f"{database}_url")
         proxy = Proxy(urlsplit(url).netloc.rpartition("@")[2])
-        exports.through(proxy, database, url)
+        exports.connect_through(proxy, database, url)
         return proxy
 
     return through

@@ -17,8 +17,7 @@ from shared import logs
 from shared.clients.broker import Kafka, Records
 from shared.messages import TOPICS, ImportTrigger, PubSubMessage
 from shared.settings import Settings, from_environment
-
-WAIT_SECONDS = 30
+from tests.integration.waiting import PATIENCE_SECONDS
 
 
 @cache
@@ -30,9 +29,11 @@ def cluster() -> Producer:
 @pytest.fixture(scope="session")
 def broker() -> Settings:
     """A mock cluster with our topics."""
-    (address,) = {f"{found.host}:{found.port}" for found in cluster().list_topics(timeout=10).brokers.values()}
+    (address,) = {
+        f"{found.host}:{found.port}" for found in cluster().list_topics(timeout=PATIENCE_SECONDS).brokers.values()
+    }
     for topic in TOPICS:
-        cluster().list_topics(topic, timeout=10)
+        cluster().list_topics(topic, timeout=PATIENCE_SECONDS)
     return from_environment({"KAFKA_BOOTSTRAP_SERVERS": address})
 
 
@@ -54,7 +55,7 @@ class Publisher:
 
     def wait_for(self, wanted: Callable[[list[PubSubMessage]], bool]) -> list[PubSubMessage]:
         with self.changed:
-            assert self.changed.wait_for(lambda: wanted(self.arrived), WAIT_SECONDS), self.arrived
+            assert self.changed.wait_for(lambda: wanted(self.arrived), PATIENCE_SECONDS), self.arrived
             return list(self.arrived)
 
 
@@ -67,7 +68,7 @@ def run_bridge(settings: Settings, publisher: Publisher, group: str) -> Callable
 
     def stop() -> None:
         stopping.set()
-        thread.join(WAIT_SECONDS)
+        thread.join()
 
     return stop
 

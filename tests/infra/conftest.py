@@ -12,21 +12,11 @@ import pytest
 
 from infra.local.state import State
 from infra.local.supervisor import Supervisor
+from tests.integration.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-PATIENCE_SECONDS = 20
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """Returns what `condition` returns once that is true."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS} s in vain for {what}"
-        time.sleep(0.005)
-    return found
 
 
 @contextmanager

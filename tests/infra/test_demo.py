@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from infra.local.state import State
-from tests.infra.conftest import wait_until
+from tests.integration.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,6 +9,7 @@ import pytest
 from infra.local import gateway, ports
 from infra.local.functions import Function, Route
 from tests.infra.conftest import serving
+from tests.integration.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +30,7 @@ class Client:
     """A browser at the gateway, on one connection."""
 
     def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
 
     def __call__(
         self, method: str, path: str, body: bytes = b"", **headers: str

@@ -14,6 +14,7 @@ from sqlalchemy import CheckConstraint, MetaData, inspect, text
 
 from infra import migrations
 from infra.local import seeding
+from tests.integration.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,7 +104,7 @@ def test_two_commands_at_once_migrate_once(url, engine, tree):
         subprocess.Popen([sys.executable, "-m", "infra.migrations", tree], cwd=ROOT, env=environment) for _ in range(3)
     ]
 
-    assert [command.wait(timeout=60) for command in commands] == [0, 0, 0]
+    assert [command.wait(PATIENCE_SECONDS) for command in commands] == [0, 0, 0]
     with engine.connect() as connection:
         assert differences(connection, tree) == []
 

@@ -19,7 +19,7 @@ from shared.clients.publisher import PubSub as Publisher
 from shared.errors import Unavailable
 from shared.messages import PubSubMessage
 from shared.settings import from_environment
-from tests.infra.conftest import wait_until
+from tests.integration.waiting import PATIENCE_SECONDS, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +34,7 @@ DEAD_LETTERS = "projects/local/topics/dead-letters"
 SUBSCRIPTION = "projects/local/subscriptions/function"
 THREADS = 3
 BACKOFF_SECONDS = 0.05
+ACK_DEADLINE_SECONDS = 600  # Pub/Sub's longest
 
 
 class PubSub:
@@ -60,13 +61,13 @@ class PubSub:
             name=SUBSCRIPTION,
             topic=TOPIC,
             push_config=pubsub_v1.types.PushConfig(push_endpoint=endpoint or f"{self.receiver.url}{TOPIC}"),
-            ack_deadline_seconds=30,
+            ack_deadline_seconds=ACK_DEADLINE_SECONDS,
             retry_policy=pubsub_v1.types.RetryPolicy(minimum_backoff=backoff, maximum_backoff=backoff),
             dead_letter_policy=policy,
         )
 
     def publish(self, data: bytes, **attributes: str) -> str:
-        return str(self.publisher.publish(TOPIC, data, **attributes).result(10))
+        return str(self.publisher.publish(TOPIC, data, **attributes).result(PATIENCE_SECONDS))
 
     def kill(self) -> None:
         said = self.state.announced("pubsub")
@@ -186,7 +187,7 @@ def test_no_more_pushes_at_once_than_the_function_has_threads(pubsub: PubSub, re
             at_once.append(busy)
             if busy == THREADS:
                 all_busy.set()
-        all_busy.wait(5)
+        all_busy.wait(PATIENCE_SECONDS)
         with lock:
             busy -= 1
         handler.send_response(204)
@@ -219,7 +220,7 @@ def test_what_it_does_not_do_it_says(pubsub: PubSub) -> None:
     with pytest.raises(MethodNotImplemented):
         pubsub.publisher.delete_topic(topic=TOPIC)
     with pytest.raises(NotFound):
-        pubsub.publisher.publish("projects/local/topics/none", b"").result(10)
+        pubsub.publisher.publish("projects/local/topics/none", b"").result(PATIENCE_SECONDS)
     with pytest.raises(AlreadyExists):
         pubsub.publisher.create_topic(name=TOPIC)
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,11 @@ import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import pubsub_v1, storage
 
-from tests.infra.conftest import wait_until
+from tests.integration.waiting import PATIENCE_SECONDS, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-START_SECONDS = 60
 EVERY_KIND = {"api", "on_message", "on_tick", "on_upload", "worker"}
 SERVERS = {"postgres", "storage", "kafka", "pubsub", "mail", "storage_events", "scheduler", "gateway"}
 COMMANDS = ("-m", "infra.local")
@@ -61,11 +60,13 @@ class LocalStack:
         with self.output.open("wb") as output:
             command = [sys.executable, *commands, "up", "--products", "50", "--parent", str(os.getpid())]
             self.up = subprocess.Popen(command, env=self._environment, stdout=output, stderr=output)
-        deadline = time.monotonic() + START_SECONDS
-        while (answer := self.run("env")).returncode:
-            assert self.up.poll() is None, self.output.read_text()
-            assert time.monotonic() < deadline, self.output.read_text()
-        self.env = dict(line.split("=", 1) for line in answer.stdout.splitlines())
+        answer = wait_until(self._ready, "the stack to be ready")
+        self.env = dict(line.split("=", 1) for line in answer.splitlines())
+
+    def _ready(self) -> str:
+        assert self.up.poll() is None, self.output.read_text()
+        answer = self.run("env")
+        return "" if answer.returncode else answer.stdout
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -123,7 +124,7 @@ def test_the_whole_stack(stack: LocalStack, tmp_path: Path) -> None:
         publisher = pubsub_v1.PublisherClient()
     finally:
         del os.environ["PUBSUB_EMULATOR_HOST"]
-    publisher.publish("projects/local/topics/test.messages", b"{}", number="1").result(10)
+    publisher.publish("projects/local/topics/test.messages", b"{}", number="1").result(PATIENCE_SECONDS)
     wait_until(lambda: stack.noted("message 1"), "the pushed message")
     publisher.stop()
 
@@ -140,14 +141,12 @@ def test_the_whole_stack(stack: LocalStack, tmp_path: Path) -> None:
 
     for name in ("api", "on_message", "postgres", "gateway"):
         os.kill(processes[name], signal.SIGKILL)
-    killed_at = time.monotonic()
     wait_until(lambda: stack.run("env").returncode == 0, "the stack to be whole again")
-    assert time.monotonic() - killed_at < 3  # PostgreSQL recovers; each command here takes a tenth of a second itself
     assert stack.get("/where/here")["pid"] == stack.processes()["api"] != processes["api"]
 
     family = stack.family()
     stack.up.send_signal(signal.SIGTERM)
-    assert stack.up.wait(20) == 0
+    assert stack.up.wait(PATIENCE_SECONDS) == 0
     wait_until(lambda: gone(family), "every process to be gone")
     assert stack.run("env").returncode == 1
 
@@ -157,7 +156,8 @@ def test_ports_that_another_program_took_are_left_to_it(tmp_path: Path) -> None:
     stack = LocalStack(tmp_path, COMMANDS_WITHOUT_TWO_PORTS)
     try:
         assert set(stack.processes()) == EVERY_KIND | SERVERS
-        assert "Another program has taken the port of storage, mail." in stack.output.read_text()
+        [taken] = re.findall(r"Another program has taken the port of (.*)\. Starting again", stack.output.read_text())
+        assert {"storage", "mail"} <= set(taken.split(", "))
     finally:
         stack.up.kill()
         stack.up.wait()

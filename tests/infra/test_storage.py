@@ -10,7 +10,8 @@ from google.cloud import storage
 
 from infra.local import ports, storage_events, storage_server
 from infra.local.storage_events import Bucket, Delivered, Watcher
-from tests.infra.conftest import serving, wait_until
+from tests.infra.conftest import serving
+from tests.integration.waiting import PATIENCE_SECONDS, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,7 +64,7 @@ def test_a_client_that_sends_slowly_holds_up_nobody(bucket: storage.Bucket, host
     with socket.create_connection((address[0], int(address[1]))) as slow:
         slow.sendall(b"PUT /upload HTTP/1.1\r\nContent-Length: 1000\r\n\r\nhalf")
 
-        bucket.blob("imports/x").upload_from_string("quick", timeout=5)
+        bucket.blob("imports/x").upload_from_string("quick", timeout=PATIENCE_SECONDS)
 
     assert bucket.get_blob("imports/x").size == 5
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from functions.imports.states import ACTIVE
-from tests.integration.waiting import wait_until
+from tests.integration.waiting import PATIENCE_SECONDS, wait_until
 
 Seen = dict[str, Any]  # an import as the API shows it
 
@@ -113,7 +113,7 @@ def put(started: Seen, content: bytes) -> None:
 
 def send(request: urllib.request.Request) -> Answer:
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as response:
             return Answer(response.status, dict(response.headers), response.read())
     except urllib.error.HTTPError as error:
         return Answer(error.code, dict(error.headers), error.read())

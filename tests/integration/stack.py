@@ -16,13 +16,11 @@ from google.cloud import storage
 from infra.local.stack import FOREIGN_VARIABLES
 from tests.integration.database import Database
 from tests.integration.shop import Shop
-from tests.integration.waiting import wait_until
+from tests.integration.waiting import PATIENCE_SECONDS, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-STOP_SECONDS = 30
 
 
 class LocalStack:
@@ -58,7 +56,7 @@ class LocalStack:
         family = self.family()
         self.up.send_signal(signal.SIGTERM)
         try:
-            assert self.up.wait(STOP_SECONDS) == 0, self._output.read_text()
+            assert self.up.wait(PATIENCE_SECONDS) == 0, self._output.read_text()
             wait_until(lambda: not alive(family), "every process of the stack to be gone")
         finally:
             for process in alive(family):

@@ -21,7 +21,7 @@ from shared.messages import ImportTrigger
 from tests.integration.catalogue import csv_of, new_values
 from tests.integration.database import GATES, ONE_IMPORT, ONE_PRODUCT, Hold
 from tests.integration.test_kills import APPLYING, BATCH_ROWS, SENDING
-from tests.integration.waiting import wait_until
+from tests.integration.waiting import PATIENCE_SECONDS, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +81,7 @@ def test_the_bridge_makes_the_message_that_googles_connector_makes(stack: LocalS
         timestamp=1_700_000_000_123,
         on_delivery=lambda error, record: reports.append(error or record),
     )
-    assert producer.flush(30) == 0
+    assert producer.flush(PATIENCE_SECONDS) == 0
     [record] = reports
     mark = {"kafka.partition": str(record.partition()), "kafka.offset": str(record.offset())}
 

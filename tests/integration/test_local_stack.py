@@ -14,7 +14,7 @@ import msgspec
 from shared.messages import ProductsUpdated
 from tests.integration.conftest import running_stack
 from tests.integration.stack import LocalStack, alive
-from tests.integration.waiting import wait_until
+from tests.integration.waiting import PATIENCE_SECONDS, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +90,7 @@ def answers(url: str) -> bool:
     """Whether somebody listens there."""
     where = urlsplit(url)
     try:
-        socket.create_connection((where.hostname, where.port), timeout=5).close()
+        socket.create_connection((where.hostname, where.port), timeout=PATIENCE_SECONDS).close()
     except ConnectionRefusedError:
         return False
     return True

@@ -133,7 +133,7 @@ def test_a_mail_service_that_failed_leaves_it_uncertain(mails: Mails) -> None:
 
 def test_a_function_that_dies_at_the_mail_leaves_one_mail(stack: LocalStack, mails: Mails) -> None:
     """Killed while the mail service has the mail and has not answered: its event tells."""
-    mails.switch_on({"taken": True, "hang_seconds": 20, "status": 202})
+    mails.switch_on({"taken": True, "hang_seconds": 600, "status": 202})
 
     send_uuid = mails.ask()
     wait_until(mails.taken, "the mail to be taken")

@@ -78,7 +78,7 @@ def test_an_error_report_imported_again_has_the_meaning_of_the_file(column: Impo
     errors = [CellError("", "", "any", "Any.")]
     refused = ((row_number, errors) for row_number in range(2, len(rows) + 2))
 
-    report = write_csv(error_report.lines(open_file(file), refused, ""))
+    report = write_csv(error_report.build_lines(open_file(file), refused, ""))
 
     assert read_values(report) == read_values(file)
 
@@ -110,7 +110,7 @@ def write_csv(rows: Iterable[list[Any]]) -> bytes:
 def read_values(content: bytes) -> dict[int, tuple[str | None, ...] | None]:
     """What each row of an import file means, by its row number; None where it is refused."""
     values: dict[int, tuple[str | None, ...] | None] = {}
-    for piece in open_file(content).pieces():
+    for piece in open_file(content).validate():
         values |= dict(zip(piece.row_numbers, piece.rows, strict=True))
         values |= {row.row_number: None for row in piece.refused}
     return values

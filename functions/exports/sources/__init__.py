@@ -1,4 +1,4 @@
-"""What can be exported: one line a source."""
+"""All export sources, one line per source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Buy orders, a row a line; as PDF a document an order. Which codes name the products is a setting of each webshop."""
+"""Buy orders: one row per order line. A PDF has one document per order.
+
+Each webshop chooses the identifiers that name the products.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,6 @@ if TYPE_CHECKING:
 
 AMOUNT = type_coerce(buy_order_lines.c.quantity * buy_order_lines.c.unit_price, Numeric(12, 2))
 
-
 HEADINGS = {
     "WEBSHOP_PRODUCT_SKU_CODE": "SKU code",
     "SUPPLIER_PRODUCT_SKU_CODE": "Supplier SKU code",
@@ -28,22 +30,23 @@ HEADINGS = {
 }
 
 
-def identifier_column(identifier: str) -> Column:
-    """The column of one identifier, such as SUPPLIER_PRODUCT_SKU_CODE."""
+def make_identifier_column(identifier: str) -> Column:
+    """Returns the column of one identifier, such as SUPPLIER_PRODUCT_SKU_CODE."""
     key = identifier.lower()
     owner, _, code = key.partition("_product_")
     table = {"webshop": products, "supplier": supplier_products}[owner]
-    kind = TEXT if code == "name" else CODE
-    return Column(key, HEADINGS[identifier], kind, table.c[code], identifier=identifier)
+    column_type = TEXT if code == "name" else CODE
+    return Column(key, HEADINGS[identifier], column_type, table.c[code], identifier=identifier)
 
 
-def address(of: Table) -> tuple[ColumnElement[Any], ...]:
-    """The lines of an address, from the street on."""
-    return (of.c.street, func.concat_ws(", ", func.concat_ws(" ", of.c.postal_code, of.c.city), of.c.country_code))
+def address_lines(table: Table) -> tuple[ColumnElement[Any], ...]:
+    """Returns the lines of an address: the street, then postal code, city and country."""
+    city = func.concat_ws(" ", table.c.postal_code, table.c.city)
+    return (table.c.street, func.concat_ws(", ", city, table.c.country_code))
 
 
-def day(value: ColumnElement[Any]) -> ColumnElement[Any]:
-    """A date as everybody reads it alike."""
+def format_date(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Formats a date so that readers of every country understand the same day."""
     return func.to_char(value, "YYYY-MM-DD")
 
 
@@ -57,7 +60,7 @@ SOURCE = Source(
     .outerjoin(supplier_products, belongs_to(supplier_products, buy_order_lines.c.supplier_product_uuid)),
     webshop_uuid=buy_order_lines.c.webshop_uuid,
     unique=buy_order_lines.c.uuid,
-    only=(buy_orders.c.deleted_at.is_(None),),
+    conditions=(buy_orders.c.deleted_at.is_(None),),
     order=(buy_orders.c.number, buy_order_lines.c.line_number),
     parents={
         "buy_order_uuid": buy_order_lines.c.buy_order_uuid,
@@ -71,7 +74,7 @@ SOURCE = Source(
         Column("expected_on", "Expected on", DATE, buy_orders.c.expected_on),
         Column("supplier_name", "Supplier", TEXT, suppliers.c.name),
         Column("line_number", "Line", INTEGER, buy_order_lines.c.line_number),
-        *(identifier_column(identifier) for identifier in IDENTIFIERS),
+        *(make_identifier_column(identifier) for identifier in IDENTIFIERS),
         Column("quantity", "Quantity", INTEGER, buy_order_lines.c.quantity),
         Column("delivered_quantity", "Delivered quantity", INTEGER, buy_order_lines.c.delivered_quantity),
         Column("unit_price", "Unit price", DECIMAL, buy_order_lines.c.unit_price),
@@ -87,18 +90,23 @@ SOURCE = Source(
             heading="From",
             name=webshops.c.name,
             fallbacks=(webshops.c.email_address, webshops.c.uuid),
-            lines=(*address(webshops), webshops.c.email_address, webshops.c.phone_number),
+            lines=(*address_lines(webshops), webshops.c.email_address, webshops.c.phone_number),
         ),
         recipient=Party(
             heading="Supplier",
             name=suppliers.c.name,
             fallbacks=(suppliers.c.email_address, suppliers.c.uuid),
-            lines=(suppliers.c.contact_name, *address(suppliers), suppliers.c.email_address, suppliers.c.phone_number),
+            lines=(
+                suppliers.c.contact_name,
+                *address_lines(suppliers),
+                suppliers.c.email_address,
+                suppliers.c.phone_number,
+            ),
         ),
         facts={
             "Order number": buy_orders.c.number,
-            "Order date": day(buy_orders.c.ordered_on),
-            "Expected delivery": day(buy_orders.c.expected_on),
+            "Order date": format_date(buy_orders.c.ordered_on),
+            "Expected delivery": format_date(buy_orders.c.expected_on),
             "Customer number": suppliers.c.customer_number,
             "Currency": buy_orders.c.currency,
             "Our VAT number": webshops.c.vat_number,

@@ -1,4 +1,4 @@
-"""In which promotions each product takes part: the products first, their promotions beside them."""
+"""The promotions of each product: one row per product and promotion, ordered by product."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who supplies each product, and on what terms: the products first, their suppliers beside them."""
+"""The suppliers of each product and their terms: one row per product and supplier, ordered by product."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The products themselves. All columns that an import knows are named and typed as there, so the file goes back in."""
+"""The products. The columns of an import have the same names and types here, so an export can be imported again."""
 
 from __future__ import annotations
 

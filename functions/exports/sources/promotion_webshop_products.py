@@ -1,4 +1,4 @@
-"""Which products take part in each promotion: the promotions first, the webshop's products with codes and stock."""
+"""The products of each promotion, with codes and stock: one row per promotion and product, ordered by promotion."""
 
 from __future__ import annotations
 

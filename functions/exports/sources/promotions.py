@@ -1,4 +1,4 @@
-"""The promotions, with how many products take part in each."""
+"""The promotions, with the number of products in each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from functions.exports.source import DATE, DECIMAL, INTEGER, TEXT, UUID, Column, Source
 from shared.tables.product import promotion_products, promotions
 
-PRODUCTS = (
+PRODUCT_COUNT = (
     select(func.count())
     .where(
         promotion_products.c.promotion_uuid == promotions.c.uuid,
@@ -29,7 +29,7 @@ SOURCE = Source(
         Column("starts_on", "Starts on", DATE, promotions.c.starts_on),
         Column("ends_on", "Ends on", DATE, promotions.c.ends_on),
         Column("discount_percent", "Discount (%)", DECIMAL, promotions.c.discount_percent),
-        Column("products", "Products", INTEGER, PRODUCTS, filterable=False),
+        Column("products", "Products", INTEGER, PRODUCT_COUNT, filterable=False),
         Column("uuid", "UUID", UUID, promotions.c.uuid),
     ),
 )

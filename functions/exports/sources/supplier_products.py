@@ -1,4 +1,4 @@
-"""The range of each supplier: the suppliers first, the products under the names and codes that each gives them."""
+"""The products of each supplier, with the supplier's own names and codes: one row per supplier and product."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The suppliers, with how many buy orders are open at each."""
+"""The suppliers, with the number of open buy orders at each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from functions.exports.source import DECIMAL, INTEGER, TEXT, TIMESTAMP, UUID, Column, Source
 from shared.tables.product import buy_orders, suppliers
 
-OPEN_ORDERS = (
+OPEN_ORDER_COUNT = (
     select(func.count())
     .where(
         buy_orders.c.supplier_uuid == suppliers.c.uuid,
@@ -37,7 +37,7 @@ SOURCE = Source(
         Column("customer_number", "Customer number", TEXT, suppliers.c.customer_number),
         Column("lead_time_days", "Lead time (days)", INTEGER, suppliers.c.lead_time_days),
         Column("minimum_order_value", "Minimum order value", DECIMAL, suppliers.c.minimum_order_value),
-        Column("open_orders", "Open buy orders", INTEGER, OPEN_ORDERS, filterable=False),
+        Column("open_orders", "Open buy orders", INTEGER, OPEN_ORDER_COUNT, filterable=False),
         Column("uuid", "UUID", UUID, suppliers.c.uuid),
         Column("created_at", "Created at", TIMESTAMP, suppliers.c.created_at),
     ),

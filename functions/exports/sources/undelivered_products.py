@@ -1,11 +1,11 @@
-"""What is still to come: every line of an open buy order that was not delivered in full."""
+"""The products still to be delivered: every line of an open buy order that was not delivered in full."""
 
 from __future__ import annotations
 
 from functions.exports.source import CODE, DATE, DECIMAL, INTEGER, TEXT, UUID, Column, Source, belongs_to
 from shared.tables.product import buy_order_lines, buy_orders, products, suppliers
 
-OUTSTANDING = buy_order_lines.c.quantity - buy_order_lines.c.delivered_quantity
+UNDELIVERED_QUANTITY = buy_order_lines.c.quantity - buy_order_lines.c.delivered_quantity
 
 SOURCE = Source(
     key="undelivered_products",
@@ -15,8 +15,8 @@ SOURCE = Source(
     .join(suppliers, belongs_to(suppliers, buy_orders.c.supplier_uuid)),
     webshop_uuid=buy_order_lines.c.webshop_uuid,
     unique=buy_order_lines.c.uuid,
-    only=(
-        OUTSTANDING > 0,
+    conditions=(
+        UNDELIVERED_QUANTITY > 0,
         buy_orders.c.status.in_(("OPEN", "PARTIALLY_DELIVERED")),
         buy_orders.c.deleted_at.is_(None),
     ),
@@ -39,7 +39,7 @@ SOURCE = Source(
         Column("expected_on", "Expected on", DATE, buy_orders.c.expected_on),
         Column("quantity", "Ordered quantity", INTEGER, buy_order_lines.c.quantity),
         Column("delivered_quantity", "Delivered quantity", INTEGER, buy_order_lines.c.delivered_quantity),
-        Column("undelivered_quantity", "Undelivered quantity", INTEGER, OUTSTANDING),
+        Column("undelivered_quantity", "Undelivered quantity", INTEGER, UNDELIVERED_QUANTITY),
         Column("unit_price", "Unit price", DECIMAL, buy_order_lines.c.unit_price),
         Column("currency", "Currency", TEXT, buy_orders.c.currency),
         Column("product_uuid", "Product UUID", UUID, buy_order_lines.c.product_uuid),

@@ -1,1 +1,1 @@
-"""The files of exports: a writer a file type. A writer knows the types of columns, never the source they come from."""
+"""One writer per file type. Writers depend on the types of columns, never on the source."""

@@ -1,7 +1,7 @@
-"""CSV: the server prints it, and it passes through here untouched.
+"""Writes CSV. PostgreSQL prints the lines, and Python passes them on unchanged.
 
-UTF-8 with a byte order mark, without which spreadsheets take it for something older. An empty cell is an empty text or
-no value at all.
+The file is UTF-8 with a byte order mark, without which spreadsheets assume an older encoding. An empty cell is either
+an empty text or no value.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ if TYPE_CHECKING:
 
     from functions.exports.queries import Progress, Rows
 
-MOMENT_FORMAT = 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
+TIMESTAMP_FORMAT = 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
 
 
 def write(rows: Rows, sink: BinaryIO, progress: Progress) -> int:
     """Writes the file to `sink` and returns the number of rows."""
     selection = rows.selection
-    sink.write(codecs.BOM_UTF8 + heading(selection.columns, selection.delimiter))
+    sink.write(codecs.BOM_UTF8 + format_heading(selection.columns, selection.delimiter))
 
     def receive(lines: list[bytes]) -> None:
         sink.write(b"".join(lines))
         progress.add(len(lines))
 
-    printed = [cell(column) for column in selection.columns]
-    if len(printed) == 1:
-        # A line without anything in it is no row to most readers: here an empty cell is written as two quotes.
-        printed = [func.coalesce(cast(printed[0], Text), "")]
-    rows.copy(printed, f"format csv, delimiter '{selection.delimiter}'", receive)
+    cells = [format_cell(column) for column in selection.columns]
+    if len(cells) == 1:
+        # Most readers skip an empty line. So in a file of one column an empty cell is written as two quotes.
+        cells = [func.coalesce(cast(cells[0], Text), "")]
+    rows.copy(cells, f"format csv, delimiter '{selection.delimiter}'", receive)
     return progress.rows
 
 
-def heading(columns: tuple[Column, ...], delimiter: str) -> bytes:
-    """The first line; lines end as the server ends them."""
+def format_heading(columns: tuple[Column, ...], delimiter: str) -> bytes:
+    """Returns the first line. Its line end is the one that PostgreSQL writes."""
     line = io.StringIO()
     csv.writer(line, delimiter=delimiter, lineterminator="\n").writerow(column.heading for column in columns)
     return line.getvalue().encode()
 
 
-def cell(column: Column) -> ColumnElement[Any]:
-    """What the server is to print for a column."""
+def format_cell(column: Column) -> ColumnElement[Any]:
+    """Returns the SQL that prints a cell of this column."""
     if column.type in (TEXT, CODE):
         return escape_formula_sql(column.value, is_code=column.type is CODE)
     if column.type is BOOLEAN:
-        return cast(column.value, Text)  # true and false, where COPY says t and f
+        return cast(column.value, Text)  # COPY prints a boolean as t or f
     if column.type is TIMESTAMP:
-        return func.to_char(func.timezone("UTC", column.value), MOMENT_FORMAT)
+        return func.to_char(func.timezone("UTC", column.value), TIMESTAMP_FORMAT)
     return column.value

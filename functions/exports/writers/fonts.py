@@ -1,4 +1,7 @@
-"""The fonts of documents: Noto Sans for Latin, Greek and Cyrillic, and Noto Sans CJK where a text needs it."""
+"""The fonts of documents: Noto Sans for Latin, Greek and Cyrillic text, and Noto Sans CJK where a text needs it.
+
+Widths and lengths of texts are in parts of the font's size.
+"""
 
 from __future__ import annotations
 
@@ -12,51 +15,52 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-# It says of every file that it leaves out a table which nobody needs.
+# For every file it would log that it leaves out an optional table.
 logging.getLogger("fontTools.subset").setLevel(logging.ERROR)
 
-# Characters that carry no name: without a glyph they are left out. What else has none makes a text unprintable.
-LEFT_OUT = ("Cc", "Cf", "Mn", "Sk", "So")
+# Categories of characters that do not change the meaning of a text: one that the fonts lack is left out. Any other
+# character that they lack makes the text unprintable.
+OPTIONAL_CATEGORIES = ("Cc", "Cf", "Mn", "Sk", "So")
 
 
 @contextmanager
 def noto_sans_files() -> Iterator[tuple[Path, Path]]:
-    """Regular and bold as files, which is how they are loaded; the package holds them as bytes."""
+    """Writes the regular and the bold font to temporary files. The package has them as bytes, fpdf2 reads files."""
     with tempfile.TemporaryDirectory() as folder:
         regular, bold = Path(folder) / "regular.ttf", Path(folder) / "bold.ttf"
-        regular.write_bytes(noto_sans("notos"))
-        bold.write_bytes(noto_sans("notosbo"))
+        regular.write_bytes(load_noto_sans(bold=False))
+        bold.write_bytes(load_noto_sans(bold=True))
         yield regular, bold
 
 
-def noto_sans(name: str) -> bytes:
-    """One of the package's fonts."""
+def load_noto_sans(*, bold: bool) -> bytes:
+    """Loads a font file from its package."""
     from pymupdf_fonts import myfont
 
-    return bytes(myfont(name))
+    return bytes(myfont("notosbo" if bold else "notos"))
 
 
-def noto_sans_cjk_file() -> Path:
-    """16 MB: to be loaded only where a text needs it."""
+def find_noto_sans_cjk_file() -> Path:
+    """Returns the path of the font file. It has 16 MB: load it only when a text needs it."""
     import cvttf_NotoSansCJK_Regular as package  # type: ignore[import-untyped]  # ships no types
 
     return next(Path(package.__file__).parent.glob("*.otf"))
 
 
 @cache
-def widths_of_noto_sans(bold: bool) -> Mapping[str, float]:
-    """The width of each character it has, in parts of the font's size."""
-    return widths(BytesIO(noto_sans("notosbo" if bold else "notos")))
+def noto_sans_widths(bold: bool) -> Mapping[str, float]:
+    """Returns the width of each character that the font has."""
+    return read_widths(BytesIO(load_noto_sans(bold=bold)))
 
 
 @cache
-def widths_of_noto_sans_cjk() -> Mapping[str, float]:
-    """The width of each character it has, in parts of the font's size."""
-    return widths(noto_sans_cjk_file())
+def noto_sans_cjk_widths() -> Mapping[str, float]:
+    """Returns the width of each character that the font has."""
+    return read_widths(find_noto_sans_cjk_file())
 
 
-def widths(file: BytesIO | Path) -> Mapping[str, float]:
-    """Reads them out of a font file."""
+def read_widths(file: BytesIO | Path) -> Mapping[str, float]:
+    """Reads the width of each character from a font file."""
     from fontTools.ttLib import TTFont  # type: ignore[import-untyped]  # ships no types
 
     with TTFont(file, lazy=True) as font:
@@ -65,46 +69,46 @@ def widths(file: BytesIO | Path) -> Mapping[str, float]:
         return {chr(code): advances[glyph][0] / units for code, glyph in font.getBestCmap().items()}
 
 
-def printable(text: str) -> str | None:
-    """`text` as our fonts can print it, or None when they lack a letter of it."""
+def make_printable(text: str) -> str | None:
+    """Returns `text` as our fonts can print it, or None when they lack one of its characters."""
     text = unicodedata.normalize("NFC", text)
-    known = widths_of_noto_sans(bold=False)
-    if all(map(known.__contains__, text)):
+    widths = noto_sans_widths(bold=False)
+    if all(map(widths.__contains__, text)):
         return text
-    kept = []
+    characters = []
     for character in text:
-        if character in known or character in widths_of_noto_sans_cjk():
-            kept.append(character)
+        if character in widths or character in noto_sans_cjk_widths():
+            characters.append(character)
         elif character.isspace():
-            kept.append(" ")
-        elif unicodedata.category(character) not in LEFT_OUT:
+            characters.append(" ")
+        elif unicodedata.category(character) not in OPTIONAL_CATEGORIES:
             return None
-    return " ".join("".join(kept).split()) or None
+    return " ".join("".join(characters).split()) or None
 
 
-def width(text: str, bold: bool = False) -> float:
-    """How wide a printable text is, in parts of the font's size."""
-    known = widths_of_noto_sans(bold)
+def measure(text: str, bold: bool = False) -> float:
+    """Returns the width of a printable text."""
+    widths = noto_sans_widths(bold)
     try:
-        return sum(map(known.__getitem__, text))
+        return sum(map(widths.__getitem__, text))
     except KeyError:
-        return sum(known.get(character) or widths_of_noto_sans_cjk().get(character, 1) for character in text)
+        return sum(widths.get(character) or noto_sans_cjk_widths().get(character, 1) for character in text)
 
 
-def lines(text: str, room: float, bold: bool = False) -> list[str]:
-    """Breaks a printable text into lines of at most `room` (in parts of the font's size), between words if it can."""
-    if width(text, bold) <= room:
+def wrap(text: str, max_width: float, bold: bool = False) -> list[str]:
+    """Breaks a printable text into lines of at most `max_width`: between words, or within a word that is longer."""
+    if measure(text, bold) <= max_width:
         return [text]
-    broken = [""]
+    lines = [""]
     for word in text.split(" "):
-        longer = f"{broken[-1]} {word}" if broken[-1] else word
-        if width(longer, bold) <= room:
-            broken[-1] = longer
+        extended = f"{lines[-1]} {word}" if lines[-1] else word
+        if measure(extended, bold) <= max_width:
+            lines[-1] = extended
             continue
-        if broken[-1]:
-            broken.append("")
+        if lines[-1]:
+            lines.append("")
         for character in word:
-            if broken[-1] and width(broken[-1] + character, bold) > room:
-                broken.append("")
-            broken[-1] += character
-    return broken
+            if lines[-1] and measure(lines[-1] + character, bold) > max_width:
+                lines.append("")
+            lines[-1] += character
+    return lines

@@ -1,7 +1,7 @@
-"""PDF: rows as documents to be sent, each on pages of its own: who, to whom, what, how much, page x of y.
+"""Writes PDF: rows as documents for sending. Each has pages of its own, with parties, lines, total and page numbers.
 
-Every text is placed here: the library's tables take ten times as long. A document is laid out first and drawn then, so
-that its first page can say how many there are.
+This module positions every text itself: fpdf2's tables take ten times as long. Each document is laid out before it is
+drawn, so that its first page can show the number of pages. Lengths are in millimetres.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from functions.exports.source import Column, Document, Party
 from functions.exports.writers import fonts
-from functions.exports.writers.paper import FAINT, HEADLINE, MARGIN, SMALL, TITLE, Paper, Words
+from functions.exports.writers.paper import FAINT, HEADLINE_SIZE, MARGIN, SMALL_SIZE, TITLE_SIZE, Paper, StyledText
 from functions.exports.writers.pdf_table import Row, Table
 from shared.problems import refused
 
@@ -29,45 +29,46 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_LINES = 50_000  # a document is made in memory, and nobody reads more on paper
+MAX_LINES = 50_000  # a PDF is made in memory, and a larger one would have no reader
 MAX_HEAD_LINES, MAX_REMARK_LINES = 3, 12  # of one text: the head has to fit on a page
 
-# Millimetres.
-FOOTER = 20.0  # from the lower edge, kept free of lines
+FOOTER_HEIGHT = 20.0  # at the lower edge, without lines
 TITLE_HEIGHT, TOTAL_HEIGHT = 11.0, 12.0
 SPACE = 4.0  # between the parts of the head
-FACTS_A_ROW = 4
+FACTS_PER_ROW = 4
 
 
 def write(rows: Rows, sink: BinaryIO, progress: Progress) -> int:
     """Writes the file to `sink` and returns the number of rows, which are the lines of its documents.
 
-    Raises Problem 422 where there are more than MAX_LINES.
+    Raises Problem 422 when there are more than MAX_LINES.
     """
     columns, document = rows.selection.columns, rows.selection.source.document
-    assert document, "only what makes a document is asked for as PDF"  # noqa: S101  # the request was checked
-    found = rows.fetch([column.value for column in columns] + list(parts(document)), MAX_LINES + 1)
+    assert document, "only a source with documents has the file type PDF"  # noqa: S101  # the request was validated
+    expressions = [*(column.value for column in columns), *document_expressions(document)]
+    found = rows.fetch(expressions, MAX_LINES + 1)
     if len(found) > MAX_LINES:
-        detail = f"A PDF holds up to {MAX_LINES:,} lines, and there are more. Narrow the export, or take CSV or XLSX."
-        raise refused("file_type", detail)
-    texts = Texts()
-    lines = [Line.read(row, columns, document, texts) for row in found]
-    table = Table.fitted(columns, [line.texts for line in lines])
+        limit = f"A PDF may have at most {MAX_LINES:,} lines, and this export has more."
+        raise refused("file_type", f"{limit} Narrow the export, or choose CSV or XLSX.")
+    texts = PrintableTexts()
+    lines = [Line.from_row(row, columns, document, texts) for row in found]
+    table = Table.fit(columns, [line.texts for line in lines])
     with fonts.noto_sans_files() as files:
-        paper = Paper(table.page, files)
-        for _, of_one in groupby(lines, key=lambda line: line.part[document.key]):
-            Drawing(paper, table, document, list(of_one), texts).draw(progress)
+        paper = Paper(table.page_size, files)
+        for _, document_lines in groupby(lines, key=lambda line: line.values[document.key]):
+            DocumentDrawing(paper, table, document, list(document_lines), texts).draw(progress)
         if not lines:
             paper.add_page()
-            paper.put(Words(f"{document.title}: there are no lines in this selection.", HEADLINE), MARGIN, MARGIN)
-        sink.write(paper.finished())
-    if texts.unprintable:
-        log.warning("No font has all letters of %s texts: they were replaced or left out", texts.unprintable)
+            message = f"{document.title}: there are no lines in this selection."
+            paper.draw_text(StyledText(message, HEADLINE_SIZE), MARGIN, MARGIN)
+        sink.write(paper.to_bytes())
+    if texts.unprintable_count:
+        log.warning("Texts that our fonts cannot print were replaced or left out: %s", texts.unprintable_count)
     return len(lines)
 
 
-def parts(document: Document) -> Iterator[ColumnElement[Any]]:
-    """All expressions of a document, in a fixed order."""
+def document_expressions(document: Document) -> Iterator[ColumnElement[Any]]:
+    """Returns all expressions of a document, in a fixed order."""
     yield from (document.key, document.number, document.remarks, document.currency, document.amount)
     yield from document.line_fallbacks
     yield from document.facts.values()
@@ -76,26 +77,25 @@ def parts(document: Document) -> Iterator[ColumnElement[Any]]:
 
 
 @dataclass
-class Texts:
-    """Values as texts that can be printed."""
+class PrintableTexts:
+    """Formats values as texts that our fonts can print, and counts those that they cannot."""
 
-    unprintable: int = 0  # of which no font has all letters
+    unprintable_count: int = 0
 
-    def of(self, value: object, *fallbacks: object) -> str:
-        """`value` as text; where it cannot be printed, the first of `fallbacks` that can, or nothing."""
+    def format(self, value: object, *fallbacks: object) -> str:
+        """Returns `value` as text. If it is unprintable, returns the first printable one of `fallbacks`, or ""."""
         if value is None:
             return ""
-        text = shown(value)
-        printable = fonts.printable(text)
-        if printable is None:
-            self.unprintable += 1
-            known = (fonts.printable(shown(one)) for one in fallbacks if one)
-            printable = next(filter(None, known), "")
-        return printable
+        text = fonts.make_printable(format_value(value))
+        if text is None:
+            self.unprintable_count += 1
+            fallback_texts = (fonts.make_printable(format_value(fallback)) for fallback in fallbacks if fallback)
+            text = next(filter(None, fallback_texts), "")
+        return text
 
 
-def shown(value: object) -> str:
-    """A value as an English reader takes it without asking."""
+def format_value(value: object) -> str:
+    """Formats a value for readers of English."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | Decimal):
@@ -107,69 +107,74 @@ def shown(value: object) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """One row: the texts of its cells, and the parts of its document by the expressions they come from."""
+    """One row: the texts of its cells, and the values of its document's expressions."""
 
     texts: tuple[str, ...]
-    part: Mapping[ColumnElement[Any], Any]
+    values: Mapping[ColumnElement[Any], Any]
 
     @classmethod
-    def read(cls, row: Sequence[Any], columns: tuple[Column, ...], document: Document, texts: Texts) -> Line:
-        """Takes a row of the query apart."""
-        width = len(columns)
-        part = dict(zip(parts(document), row[width:], strict=True))
-        fallbacks = [part[fallback] for fallback in document.line_fallbacks]
-        return cls(tuple(texts.of(value, *fallbacks) for value in row[:width]), part)
+    def from_row(
+        cls, row: Sequence[Any], columns: tuple[Column, ...], document: Document, texts: PrintableTexts
+    ) -> Line:
+        """Splits a row of the query into cells and values."""
+        cell_count = len(columns)
+        values = dict(zip(document_expressions(document), row[cell_count:], strict=True))
+        fallbacks = [values[fallback] for fallback in document.line_fallbacks]
+        return cls(tuple(texts.format(cell, *fallbacks) for cell in row[:cell_count]), values)
 
 
 class Block(NamedTuple):
-    """Texts below each other, with a label above them."""
+    """Texts in a column, with a label above them."""
 
     label: str
-    texts: Sequence[Words]
-    most_lines: int = MAX_HEAD_LINES  # of each text
+    texts: Sequence[StyledText]
+    max_lines: int = MAX_HEAD_LINES  # of each text
 
 
 @dataclass
 class Head:
-    """What stands above the lines on a document's first page."""
+    """The layout of everything above the lines on a document's first page."""
 
     width: float  # of the page
     bottom: float = MARGIN
-    words: list[tuple[Words, float, float]] = field(default_factory=list)  # with left and middle
+    lines: list[tuple[StyledText, float, float]] = field(default_factory=list)  # with left and middle
 
-    def add(self, *blocks: Block, across: int) -> None:
-        """Adds blocks beside each other, `across` of which would fill the page."""
-        pitch = (self.width - 2 * MARGIN + SPACE) / across
-        bottoms = [self._added(block, MARGIN + at * pitch, pitch - SPACE) for at, block in enumerate(blocks)]
+    def add(self, *blocks: Block, blocks_per_row: int) -> None:
+        """Adds one row of blocks. `blocks_per_row` blocks would fill the width of the page."""
+        pitch = (self.width - 2 * MARGIN + SPACE) / blocks_per_row
+        bottoms = [self._add_block(block, MARGIN + index * pitch, pitch - SPACE) for index, block in enumerate(blocks)]
         self.bottom = max(bottoms) + SPACE
 
-    def _added(self, block: Block, left: float, room: float) -> float:
+    def _add_block(self, block: Block, left: float, width: float) -> float:
+        """Adds one block below the previous row and returns its bottom."""
         top = self.bottom
-        label = Words(block.label, SMALL, colour=FAINT)
-        for line in [label, *(line for text in block.texts for line in text.broken(room, block.most_lines))]:
-            self.words.append((line, left, top + line.height / 2))
+        label = StyledText(block.label, SMALL_SIZE, colour=FAINT)
+        for line in [label, *(line for text in block.texts for line in text.wrap(width, block.max_lines))]:
+            self.lines.append((line, left, top + line.height / 2))
             top += line.height
         return top
 
 
-class Drawing:
-    """One document on its way to paper."""
+class DocumentDrawing:
+    """Draws one document."""
 
-    def __init__(self, paper: Paper, table: Table, document: Document, lines: list[Line], texts: Texts) -> None:
-        """`lines` are those of this document, at least one."""
+    def __init__(
+        self, paper: Paper, table: Table, document: Document, lines: list[Line], texts: PrintableTexts
+    ) -> None:
+        """`lines` are the lines of this document, at least one."""
         self.paper = paper
         self.table = table
         self.document = document
         self.lines = lines
         self.texts = texts
-        self.part = lines[0].part
-        self.number = texts.of(self.part[document.number], self.part[document.key])
-        self.heading = table.heading()
+        self.values = lines[0].values
+        self.number = texts.format(self.values[document.number], self.values[document.key])
+        self.heading = table.lay_out_heading()
 
     def draw(self, progress: Progress) -> None:
         """Draws all pages."""
-        head = self.head()
-        pages = self.paginated([self.table.row(line.texts) for line in self.lines], head.bottom)
+        head = self.lay_out_head()
+        pages = self.paginate([self.table.lay_out_row(line.texts) for line in self.lines], head.bottom)
         for number, rows in enumerate(pages, start=1):
             self.paper.add_page()
             top = MARGIN
@@ -182,72 +187,75 @@ class Drawing:
             self.draw_footer(number, len(pages))
             progress.add(len(rows))
 
-    def paginated(self, rows: list[Row], top: float) -> list[list[Row]]:
-        """Which rows stand on which page: the first page's below `top`, the last page's above the total."""
-        bottom = self.paper.height - FOOTER
+    def paginate(self, rows: list[Row], top: float) -> list[list[Row]]:
+        """Distributes the rows over pages. On the first page they start at `top`; the last page also has the total."""
+        bottom = self.paper.height - FOOTER_HEIGHT
         pages: list[list[Row]] = [[]]
         top += self.heading.height
         for row in rows:
-            needed = row.height + (TOTAL_HEIGHT if row is rows[-1] else 0)
-            if top + needed > bottom and (pages[-1] or len(pages) == 1):
+            height = row.height + (TOTAL_HEIGHT if row is rows[-1] else 0)
+            if top + height > bottom and (pages[-1] or len(pages) == 1):
                 pages.append([])
                 top = MARGIN + self.heading.height
             pages[-1].append(row)
             top += row.height
         return pages
 
-    def head(self) -> Head:
+    def lay_out_head(self) -> Head:
         """Lays out parties, facts and remarks."""
         head = Head(self.paper.width, MARGIN + TITLE_HEIGHT + SPACE)
-        head.add(self.party(self.document.recipient), self.party(self.document.sender), across=2)
-        texts = {label: self.texts.of(self.part[value]) for label, value in self.document.facts.items()}
-        facts = [Block(label, [Words(text, bold=True)]) for label, text in texts.items() if text]
-        for start in range(0, len(facts), FACTS_A_ROW):
-            head.add(*facts[start : start + FACTS_A_ROW], across=FACTS_A_ROW)
-        if remarks := self.texts.of(self.part[self.document.remarks]):
-            head.add(Block("Remarks", [Words(remarks)], MAX_REMARK_LINES), across=1)
+        head.add(self.make_party(self.document.recipient), self.make_party(self.document.sender), blocks_per_row=2)
+        texts = {label: self.texts.format(self.values[value]) for label, value in self.document.facts.items()}
+        facts = [Block(label, [StyledText(text, bold=True)]) for label, text in texts.items() if text]
+        for start in range(0, len(facts), FACTS_PER_ROW):
+            head.add(*facts[start : start + FACTS_PER_ROW], blocks_per_row=FACTS_PER_ROW)
+        if remarks := self.texts.format(self.values[self.document.remarks]):
+            head.add(Block("Remarks", [StyledText(remarks)], MAX_REMARK_LINES), blocks_per_row=1)
         return head
 
-    def party(self, party: Party) -> Block:
-        """Name and address."""
-        name = self.texts.of(self.part[party.name], *(self.part[fallback] for fallback in party.fallbacks))
-        lines = [self.texts.of(self.part[line]) for line in party.lines]
-        return Block(party.heading, [Words(name, HEADLINE, bold=True), *(Words(line) for line in lines if line)])
+    def make_party(self, party: Party) -> Block:
+        """Returns the name and address of a party."""
+        fallbacks = (self.values[fallback] for fallback in party.fallbacks)
+        name = self.texts.format(self.values[party.name], *fallbacks)
+        lines = [self.texts.format(self.values[line]) for line in party.lines]
+        address = [StyledText(line) for line in lines if line]
+        return Block(party.heading, [StyledText(name, HEADLINE_SIZE, bold=True), *address])
 
     def draw_head(self, head: Head) -> None:
-        """Title, number and what was laid out."""
+        """Draws title, number and the layout of the head."""
         right, middle = self.paper.width - MARGIN, MARGIN + TITLE_HEIGHT / 3
-        self.paper.put(Words(self.document.title, TITLE, bold=True), MARGIN, middle)
-        self.paper.put_to(Words(self.number, HEADLINE, bold=True), right, middle)
-        self.paper.rule(MARGIN + TITLE_HEIGHT)
-        for words, left, middle in head.words:
-            self.paper.put(words, left, middle)
+        self.paper.draw_text(StyledText(self.document.title, TITLE_SIZE, bold=True), MARGIN, middle)
+        self.paper.draw_text_to(StyledText(self.number, HEADLINE_SIZE, bold=True), right, middle)
+        self.paper.draw_rule(MARGIN + TITLE_HEIGHT)
+        for line, left, middle in head.lines:
+            self.paper.draw_text(line, left, middle)
 
     def draw_rows(self, rows: list[Row], top: float) -> float:
-        """The heading and the rows of one page; returns where they end."""
+        """Draws the heading and the rows of one page, and returns where they end."""
         if rows:
-            self.paper.shade(top, self.heading.height)
+            self.paper.draw_shade(top, self.heading.height)
             self.table.draw(self.heading, self.paper, top)
             top += self.heading.height
         for row in rows:
             self.table.draw(row, self.paper, top)
             top += row.height
-            self.paper.rule(top)
+            self.paper.draw_rule(top)
         return top
 
     def draw_total(self, top: float) -> None:
-        """How many lines, and how much they come to."""
-        total = sum((line.part[self.document.amount] or Decimal() for line in self.lines), Decimal())
-        currency = self.texts.of(self.part[self.document.currency])
+        """Draws the number of lines and the sum of their amounts."""
+        total = sum((line.values[self.document.amount] or Decimal() for line in self.lines), Decimal())
+        currency = self.texts.format(self.values[self.document.currency])
         middle = top + TOTAL_HEIGHT / 2
         count = f"{len(self.lines):,} line{'s' if len(self.lines) != 1 else ''}"
-        self.paper.put(Words(count, colour=FAINT), MARGIN, middle)
-        amount = Words(f"Total {currency} {total:,}", HEADLINE, bold=True)
-        self.paper.put_to(amount, self.paper.width - MARGIN, middle)
+        self.paper.draw_text(StyledText(count, colour=FAINT), MARGIN, middle)
+        amount = StyledText(f"Total {currency} {total:,}", HEADLINE_SIZE, bold=True)
+        self.paper.draw_text_to(amount, self.paper.width - MARGIN, middle)
 
-    def draw_footer(self, number: int, pages: int) -> None:
-        """Which document this page belongs to, and which page of it this is."""
-        middle = self.paper.height - FOOTER / 2
-        name = Words(f"{self.document.title} {self.number}", SMALL, colour=FAINT)
-        self.paper.put(name, MARGIN, middle)
-        self.paper.put_to(Words(f"Page {number} of {pages}", SMALL, colour=FAINT), self.paper.width - MARGIN, middle)
+    def draw_footer(self, number: int, page_count: int) -> None:
+        """Draws the document's title and number, the page's number and the number of pages."""
+        middle = self.paper.height - FOOTER_HEIGHT / 2
+        name = StyledText(f"{self.document.title} {self.number}", SMALL_SIZE, colour=FAINT)
+        self.paper.draw_text(name, MARGIN, middle)
+        position = StyledText(f"Page {number} of {page_count}", SMALL_SIZE, colour=FAINT)
+        self.paper.draw_text_to(position, self.paper.width - MARGIN, middle)

@@ -1,1 +1,1 @@
-"""One import file: its bytes read, its headings and cells checked, its errors reported. Pure: no database."""
+"""One import file: its bytes are read, its headings and cells checked, its errors reported."""

@@ -1,6 +1,6 @@
-"""One cell of an import file: from the text in the file to the value that goes to the database, or why not.
+"""Reads one cell of an import file: from the text in the file to the value for the database, or to a refusal.
 
-A cell is never guessed at: what can be read in two ways is refused with a sentence that says how to write it.
+No value is guessed: a cell that can be read in two ways is refused with a sentence that says how to write it.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from functools import cache
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
-from shared.columns import ImportColumn, Kind
+from shared.columns import IDENTIFIER, ImportColumn, Kind
 from shared.formulas import E_NOTATION, unescape_formula
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NULL = "NULL"  # written in a cell exactly so, it clears the value
-SHOWN_LENGTH = 60  # characters of a cell that a sentence repeats: enough to find it by
+NULL = "NULL"  # a cell with exactly this text clears the value
+QUOTED_LENGTH = 60  # characters of a cell that a sentence quotes: enough to find the cell by
 
 _CONTROLS = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # all but tab, newline and carriage return
 _CONTROL = re.compile(f"[{_CONTROLS}]")
 _DAMAGED_CODE = re.compile(rf"[+-]?{E_NOTATION}")
-# Digits with or without thousands separators (all of them equal, groups of three), then perhaps a decimal part after
+# Digits with or without thousands separators (all of them equal, groups of three), then an optional decimal part after
 # another separator. Apostrophes and spaces, narrow and no-break ones too, can only separate thousands.
 _NUMBER = re.compile(
     r"""(?P<sign>[+-]?)
@@ -39,80 +39,88 @@ _EAN_LENGTHS = (8, 12, 13, 14)
 
 
 class RefusedCell(Exception):
-    """A cell that can't be taken: `code` for programs, the text of the error for a person."""
+    """A cell is not a valid value of its column: `code` is for programs, the text of the error for a person."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
 
 
-def shown(cell: str) -> str:
-    """`cell` as a sentence quotes it: cut to SHOWN_LENGTH characters, those that can't be printed as �."""
-    return '"' + printable(cell[:SHOWN_LENGTH]) + ("…" if len(cell) > SHOWN_LENGTH else "") + '"'
+def quote_cell(cell: str) -> str:
+    """Quotes `cell` for a sentence: cut to QUOTED_LENGTH characters, with � for each control character."""
+    return '"' + make_printable(cell[:QUOTED_LENGTH]) + ("…" if len(cell) > QUOTED_LENGTH else "") + '"'
 
 
-def printable(cell: str) -> str:
-    """`cell` with � for every control character: PostgreSQL stores no NUL, and no terminal should obey the others."""
+def make_printable(cell: str) -> str:
+    """Replaces each control character by �: PostgreSQL stores no NUL, and a terminal would obey some of the others."""
     return cell if cell.isprintable() else _CONTROL.sub("\N{REPLACEMENT CHARACTER}", cell)
 
 
-def read_column(column: ImportColumn, cells: Sequence[str]) -> tuple[Sequence[str | None], dict[int, RefusedCell]]:
-    """Reads the cells of one column, those of many rows at once.
+def format_count(number: int, noun: str) -> str:
+    """Writes a number with its noun in singular or plural: "1 row", "2,000 rows"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
-    Returns a value a cell ("" where it was refused) and what was refused, by its index in `cells`. A whole column at
-    once because most cells are valid as they stand, which one pattern a column sees.
+
+def read_column(column: ImportColumn, cells: Sequence[str]) -> tuple[Sequence[str | None], dict[int, RefusedCell]]:
+    """Reads the cells of one column in many rows.
+
+    Returns one value per cell ("" where it was refused), and the refusals by their index in `cells`. It reads a whole
+    column because most cells are valid unchanged, and one pattern per column recognizes those.
     """
-    plain = _plain(column).fullmatch
-    if all(map(plain, cells)):
+    is_valid = _compile_valid_cell(column).fullmatch
+    if all(map(is_valid, cells)):
         return cells, {}
     values: list[str | None] = list(cells)
-    refused = {}
+    refusals = {}
     for index, cell in enumerate(cells):
-        if plain(cell):
+        if is_valid(cell):
             continue
         try:
-            values[index] = read(column, cell)
+            values[index] = read_cell(column, cell)
         except RefusedCell as refusal:
             values[index] = ""
-            refused[index] = refusal
-    return values, refused
+            refusals[index] = refusal
+    return values, refusals
 
 
-def read(column: ImportColumn, cell: str) -> str | None:
-    """The value of `cell`: "" leaves the stored one as it is, None clears it.
+def read_cell(column: ImportColumn, cell: str) -> str | None:
+    """Reads the value of `cell`: "" leaves the stored value unchanged, None clears it.
 
-    A number comes as PostgreSQL casts it, a boolean as true or false, a choice as the column spells it, any other text
-    to the letter. Raises RefusedCell where the column can't hold it.
+    A number is returned in the form that PostgreSQL casts, a boolean as true or false, a choice in the column's own
+    spelling, any other text exactly. Raises RefusedCell if the cell is not a valid value of the column.
     """
     if not cell:
         return ""
     if cell == NULL:
         if column.nullable:
             return None
-        raise RefusedCell(
-            "null_not_allowed", f"{column.heading} can't be cleared with NULL. Leave the cell empty to keep its value."
+        remedy = (
+            "Write the identifier of the product."
+            if column is IDENTIFIER
+            else "Leave the cell empty to keep the current value."
         )
+        raise RefusedCell("null_not_allowed", f"NULL is not allowed, because this column cannot be cleared. {remedy}")
     match column.kind:
         case Kind.DECIMAL | Kind.INTEGER:
-            value = _number(column, cell.strip())
+            value = _read_number(column, cell.strip())
         case Kind.BOOLEAN:
-            value = _boolean(unescape_formula(cell).strip())
+            value = _read_boolean(unescape_formula(cell).strip())
         case Kind.CHOICE:
-            value = _choice(column, unescape_formula(cell).strip())
+            value = _read_choice(column, unescape_formula(cell).strip())
         case Kind.CODE:
-            value = _code(column, cell)
+            value = _read_code(column, cell)
         case Kind.EAN:
-            value = _ean(_code(column, cell))
+            value = _check_ean(_read_code(column, cell))
         case Kind.URL:
-            value = _url(_text(column, unescape_formula(cell)))
+            value = _check_url(_check_text(column, unescape_formula(cell)))
         case Kind.TEXT:
-            value = _text(column, unescape_formula(cell))
+            value = _check_text(column, unescape_formula(cell))
     return value
 
 
 @cache
-def _plain(column: ImportColumn) -> re.Pattern[str]:
-    """The cells of `column` that are valid as they stand; `read` knows what the others are."""
+def _compile_valid_cell(column: ImportColumn) -> re.Pattern[str]:
+    """Compiles the pattern of the cells that are valid unchanged. It leaves every doubtful cell to `read_cell`."""
     pattern = ""
     match column.kind:
         case Kind.TEXT:
@@ -133,77 +141,85 @@ def _plain(column: ImportColumn) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def _text(column: ImportColumn, text: str) -> str:
+def _check_text(column: ImportColumn, text: str) -> str:
     if len(text) > column.max_length:
         lines = text.count("\n") + 1
-        hint = f" It runs over {lines:,} lines: is a closing quote missing?" if lines > 1 else ""
+        remedy = f"It spans {lines:,} lines: check whether a closing quote is missing." if lines > 1 else "Shorten it."
         raise RefusedCell(
-            "too_long", f"{shown(text)} has {len(text):,} characters; at most {column.max_length:,} are allowed.{hint}"
+            "too_long",
+            f"{quote_cell(text)} has {len(text):,} characters; at most {column.max_length:,} are allowed. {remedy}",
         )
     if control := _CONTROL.search(text):
         raise RefusedCell(
             "control_character",
-            f"{shown(text)} holds the control character U+{ord(control[0]):04X} as character {control.start() + 1}."
-            " Remove it; tabs and line breaks are allowed.",
+            f"{quote_cell(text)} contains the control character U+{ord(control[0]):04X} at position"
+            f" {control.start() + 1}. Remove it; tabs and line breaks are allowed.",
         )
     return text
 
 
-def _code(column: ImportColumn, cell: str) -> str:
+def _read_code(column: ImportColumn, cell: str) -> str:
     if _DAMAGED_CODE.fullmatch(cell):
         raise RefusedCell(
             "damaged_by_spreadsheet",
-            f"{shown(cell)} is a code that a spreadsheet took for a number, and its digits are lost."
-            " Format the column as text there and write the code again.",
+            f"{quote_cell(cell)} is a number in scientific notation: a spreadsheet converted the code, and its digits"
+            " are lost. In the spreadsheet, format the column as text and enter the code again.",
         )
-    return _text(column, unescape_formula(cell, is_code=True))
+    return _check_text(column, unescape_formula(cell, is_code=True))
 
 
-def _ean(code: str) -> str:
+def _check_ean(code: str) -> str:
     if not (code.isascii() and code.isdecimal()):
-        raise RefusedCell("not_an_ean", f"{shown(code)} is no EAN code: write its digits alone, without spaces.")
+        raise RefusedCell(
+            "not_an_ean", f"{quote_cell(code)} is not an EAN code. Write its digits only, without spaces."
+        )
     if len(code) not in _EAN_LENGTHS:
-        hint = " Were zeros lost at its start?" if len(code) < max(_EAN_LENGTHS) else ""
-        raise RefusedCell("not_an_ean", f"{shown(code)} has {len(code)} digits; an EAN has 8, 12, 13 or 14.{hint}")
+        hint = " Check whether leading zeros are missing." if len(code) < max(_EAN_LENGTHS) else ""
+        digits_found = format_count(len(code), "digit")
+        raise RefusedCell(
+            "not_an_ean", f"{quote_cell(code)} has {digits_found}; an EAN code has 8, 12, 13 or 14.{hint}"
+        )
     digits = list(map(int, reversed(code)))
-    check = -(3 * sum(digits[1::2]) + sum(digits[2::2])) % 10
-    if check != digits[0]:
+    check_digit = -(3 * sum(digits[1::2]) + sum(digits[2::2])) % 10
+    if check_digit != digits[0]:
         raise RefusedCell(
             "wrong_check_digit",
-            f"{shown(code)} is no EAN code: after its other digits the last one should be {check}."
-            " Compare it with the product.",
+            f"{quote_cell(code)} is not an EAN code: its last digit is a check digit and should be {check_digit}."
+            " Compare all digits with the code on the product.",
         )
     return code
 
 
-def _url(text: str) -> str:
+def _check_url(text: str) -> str:
     try:
         address = urlsplit(text) if _WEB_ADDRESS.fullmatch(text) else None
         if address and address.hostname and address.port != 0:
             return text
-    except ValueError:  # what can't be a host or a port
+    except ValueError:  # the host or the port is malformed
         pass
     raise RefusedCell(
-        "not_a_url", f"{shown(text)} is no web address. Write it in full, such as https://shop.example/blue-mug."
+        "not_a_url",
+        f"{quote_cell(text)} is not a web address. Write it in full, for example https://shop.example/blue-mug.",
     )
 
 
-def _choice(column: ImportColumn, text: str) -> str:
-    chosen = {choice.casefold(): choice for choice in column.choices}
-    if text and text.casefold() not in chosen:
-        raise RefusedCell("not_a_choice", f"{shown(text)} is not allowed. Write {' or '.join(column.choices)}.")
-    return chosen.get(text.casefold(), "")
+def _read_choice(column: ImportColumn, text: str) -> str:
+    choices = {choice.casefold(): choice for choice in column.choices}
+    if text and text.casefold() not in choices:
+        raise RefusedCell("not_a_choice", f"{quote_cell(text)} is not allowed. Write {' or '.join(column.choices)}.")
+    return choices.get(text.casefold(), "")
 
 
-def _boolean(text: str) -> str:
+def _read_boolean(text: str) -> str:
     if text and text.casefold() not in _BOOLEANS:
         raise RefusedCell(
-            "not_a_boolean", f"{shown(text)} is neither true nor false. Write true or false; yes, no, 1 and 0 will do."
+            "not_a_boolean",
+            f"{quote_cell(text)} is neither true nor false. Write true or false; yes, no, 1 and 0 are also allowed.",
         )
     return _BOOLEANS.get(text.casefold(), "")
 
 
-def _number(column: ImportColumn, text: str) -> str:
+def _read_number(column: ImportColumn, text: str) -> str:
     if not text:
         return ""
     parts = _NUMBER.fullmatch(text)
@@ -212,44 +228,54 @@ def _number(column: ImportColumn, text: str) -> str:
     whole = re.sub(r"[^0-9]", "", parts["whole"]).lstrip("0")
     fraction = parts["fraction"] or ""
     if len(whole) > column.digits:
+        where = " before the decimal separator" if column.decimals else ""
         raise RefusedCell(
-            "number_too_large", f"{shown(text)} is too large: at most {column.digits} digits before the decimals."
+            "number_too_large", f"{quote_cell(text)} is too large: at most {column.digits} digits are allowed{where}."
         )
     if len(fraction) == 3 and parts["thousands"] is None:
         sign = parts["sign"].replace("+", "")
-        raise RefusedCell("ambiguous_number", _ambiguity(column, text, f"{sign}{whole or '0'}", fraction))
+        raise RefusedCell("ambiguous_number", _explain_ambiguity(column, text, f"{sign}{whole or '0'}", fraction))
     if len(fraction) > column.decimals:
-        allowed = f"at most {column.decimals} decimals are" if column.decimals else "a whole number is"
-        raise RefusedCell("too_many_decimals", f"{shown(text)} has decimals that would be lost: {allowed} allowed.")
+        allowed = (
+            f"{len(fraction):,} decimals; at most {column.decimals} are allowed. Round it: an import never rounds."
+            if column.decimals
+            else "decimals; only whole numbers are allowed. Write it without decimals."
+        )
+        raise RefusedCell("too_many_decimals", f"{quote_cell(text)} has {allowed}")
     value = (whole or "0") + (f".{fraction}" if fraction else "")
     if parts["sign"] == "-" and value.strip("0."):
         value = f"-{value}"
     if Decimal(value) < column.minimum:
-        raise RefusedCell("below_minimum", f"{shown(text)} is too small: the least is {column.minimum:,}.")
+        raise RefusedCell("below_minimum", f"{quote_cell(text)} is too small: the minimum is {column.minimum:,}.")
     return value
 
 
-def _ambiguity(column: ImportColumn, text: str, whole: str, fraction: str) -> str:
-    """Says in which two ways one separator with three digits after it can be read, and how to write either."""
+def _explain_ambiguity(column: ImportColumn, text: str, whole: str, fraction: str) -> str:
+    """Says in which two ways a number with one separator before three digits can be read, and how to write either."""
     thousands = str(int(whole + fraction))
     decimal = f"{whole}.{fraction}"
     shortest = f"{whole}.{fraction.rstrip('0') or '0'}"
     if not column.decimals:
-        way_out = f"Write {thousands} if you mean that; decimals are not allowed."
+        remedy = f"Write {thousands} if that is what you mean; decimals are not allowed."
     elif len(fraction.rstrip("0")) <= column.decimals and shortest != decimal:
-        way_out = f"Write {thousands} or {shortest}."
+        remedy = f"Write {thousands} or {shortest}."
     elif column.decimals > 3:
-        way_out = f"Write {thousands} or {decimal}0."
+        remedy = f"Write {thousands} or {decimal}0."
     else:
-        way_out = f"Write {thousands}, or a number with at most {column.decimals} decimals."
-    return f"{shown(text)} could be {thousands} or {decimal}. {way_out}"
+        remedy = f"Write {thousands} or a number with at most {format_count(column.decimals, 'decimal')}."
+    return f"{quote_cell(text)} could mean {thousands} or {decimal}. {remedy}"
 
 
 def _refuse_as_number(column: ImportColumn, text: str) -> NoReturn:
     example = "12" if column.kind is Kind.INTEGER else "12.50 or 12,50"
     if _NUMBER_IN_E_NOTATION.fullmatch(text):
-        raise RefusedCell("e_notation", f"{shown(text)} is in scientific notation. Write all of its digits: {example}.")
-    if any(unicodedata.category(character) == "Sc" for character in text[:SHOWN_LENGTH]):
-        raise RefusedCell("currency_sign", f"{shown(text)} holds a currency sign. Write the number alone: {example}.")
+        raise RefusedCell(
+            "e_notation",
+            f"{quote_cell(text)} is in scientific notation. Write the number with all its digits, such as {example}.",
+        )
+    if any(unicodedata.category(character) == "Sc" for character in text[:QUOTED_LENGTH]):
+        raise RefusedCell(
+            "currency_sign", f"{quote_cell(text)} contains a currency sign. Write the number only, such as {example}."
+        )
     name = "whole number" if column.kind is Kind.INTEGER else "number"
-    raise RefusedCell("not_a_number", f"{shown(text)} is not a {name}. Write {example}.")
+    raise RefusedCell("not_a_number", f"{quote_cell(text)} is not a {name}. Write a number such as {example}.")

@@ -1,6 +1,6 @@
-"""The error report: a CSV of every failed row as it stands in the file, with what was wrong behind its own columns.
+"""The error report: a CSV of every failed row with its cells as in the file, followed by columns with its errors.
 
-Mended, it is uploaded again as it is: the importer knows the report's columns and skips them.
+The merchant corrects it and uploads it again: the importer knows the report's own columns and skips them.
 """
 
 from __future__ import annotations
@@ -23,49 +23,49 @@ from shared.errors import ObjectGone
 from shared.formulas import escape_cell
 from shared.messages import CellError
 
-if TYPE_CHECKING:  # at run time they come with whoever makes the clients
+if TYPE_CHECKING:  # the caller makes the clients, so this module need not load them
     from shared.clients.bucket import Storage
 
-# Rows with broken quotes have no certain cells: written as they were read, they would pass as good ones when uploaded
-# again unmended. Without an identifier they are refused again.
-WITHOUT_CELLS = ("text_after_quote", "unclosed_quote")
-ROWS_AT_ONCE = 2000  # read and answered together: a file of 5 MB can hold a million refused rows
+# Codes of rows with malformed quotes, whose cells are not certain. Repeated as they were read, they would pass as good
+# rows when the report is uploaded uncorrected; without an identifier they are refused again.
+CODES_WITHOUT_CELLS = ("text_after_quote", "unclosed_quote")
+PAGE_ROWS = 2000  # read from the ledger and sent together: a file of 5 MB can have a million refused rows
 
-Refused = tuple[int, list[CellError]]
+Refused = tuple[int, list[CellError]]  # row number and errors
 
 
-def report(service_database: Engine, storage: Storage, row: RowMapping) -> Iterator[bytes]:
-    """The report of the import in `row`, in pieces of UTF-8 with a BOM; without cells where the file is gone."""
-    file = file_of(storage, row)
+def stream_report(service_db: Engine, storage: Storage, row: RowMapping) -> Iterator[bytes]:
+    """Streams the report of the import in `row`: UTF-8 with a byte order mark, without cells if the file is gone."""
+    file = open_import_file(storage, row)
     delimiter = file.delimiter if file else ","
     reason = "" if row["status"] == Status.COMPLETED else row["reason"]
-    remaining = lines(file, refused_rows(service_database, row["uuid"], row["run"]), reason)
+    remaining = build_lines(file, fetch_refused_rows(service_db, row["uuid"], row["run"]), reason)
     yield b"\xef\xbb\xbf"
-    while piece := list(islice(remaining, ROWS_AT_ONCE)):
+    while lines := list(islice(remaining, PAGE_ROWS)):
         out = io.StringIO()
-        csv.writer(out, delimiter=delimiter, lineterminator="\r\n").writerows(piece)
+        csv.writer(out, delimiter=delimiter, lineterminator="\r\n").writerows(lines)
         yield out.getvalue().encode()
 
 
-def refused_rows(service_database: Engine, import_uuid: UUID, run: int) -> Iterator[Refused]:
-    """Every failed row of a run, in the file's order; no connection is held between pages."""
+def fetch_refused_rows(service_db: Engine, import_uuid: UUID, run: int) -> Iterator[Refused]:
+    """Fetches every failed row of a run in the file's order. It holds no connection between two pages."""
     statement = text("""
         select row_number, errors from import_refused_rows
         where import_uuid = :import_uuid and run = :run and row_number > :last order by row_number limit :limit
     """)
     last = 0
     while True:
-        page = {"import_uuid": import_uuid, "run": run, "last": last, "limit": ROWS_AT_ONCE}
-        with service_database.connect() as service:
-            found = service.execute(statement, page).all()
-        if not found:
+        page = {"import_uuid": import_uuid, "run": run, "last": last, "limit": PAGE_ROWS}
+        with service_db.connect() as conn:
+            rows = conn.execute(statement, page).all()
+        if not rows:
             return
-        yield from ((row.row_number, msgspec.convert(row.errors, list[CellError])) for row in found)
-        last = found[-1].row_number
+        yield from ((row.row_number, msgspec.convert(row.errors, list[CellError])) for row in rows)
+        last = rows[-1].row_number
 
 
-def file_of(storage: Storage, row: RowMapping) -> ImportFile | None:
-    """The import's file, or None when it is gone, too large to be read, or has no rows to show."""
+def open_import_file(storage: Storage, row: RowMapping) -> ImportFile | None:
+    """Opens the import's file. Returns None if the file is gone, too large to read, or refused as a whole."""
     if row["size_bytes"] > MAX_FILE_BYTES:
         return None
     try:
@@ -74,35 +74,39 @@ def file_of(storage: Storage, row: RowMapping) -> ImportFile | None:
         return None
 
 
-def lines(file: ImportFile | None, refused: Iterator[Refused], reason: str) -> Iterator[list[Any]]:
-    """The report's lines. Where no row is at fault but the file as a whole, one line gives the reason."""
+def build_lines(file: ImportFile | None, refused: Iterator[Refused], reason: str) -> Iterator[list[Any]]:
+    """Builds the lines of the report. If no row failed but the file as a whole, one line gives the reason."""
     if file is None:
         yield list(REPORT_HEADINGS)
         first = next(refused, None)
         if first is None:
             yield ["", "", "", reason]
             return
-        yield from ([number, *explained(errors)] for number, errors in chain([first], refused))
+        yield from ([row_number, *describe_errors(errors)] for row_number, errors in chain([first], refused))
         return
-    ours = {normalize_heading(heading) for heading in REPORT_HEADINGS}
-    kept = [position for position, heading in enumerate(file.heading) if normalize_heading(heading) not in ours]
-    yield [*(file.heading[position] for position in kept), *REPORT_HEADINGS]
-    cells_of = file.records()
+    report_headings = {normalize_heading(heading) for heading in REPORT_HEADINGS}
+    kept = [index for index, heading in enumerate(file.heading) if normalize_heading(heading) not in report_headings]
+    yield [*(file.heading[index] for index in kept), *REPORT_HEADINGS]
+    rows = file.read_rows()
     first = next(refused, None)
     if first is None and reason:
         yield [*[""] * len(kept), "", "", "", reason]
         return
-    for number, errors in chain([first] if first else [], refused):
-        cells = next((cells for row_number, cells in cells_of if row_number == number), [])
-        if errors[0].code in WITHOUT_CELLS:
+    for refused_row_number, errors in chain([first] if first else [], refused):
+        cells = next((cells for row_number, cells in rows if row_number == refused_row_number), [])
+        if errors[0].code in CODES_WITHOUT_CELLS:
             cells = [""] * len(file.heading)
-        # A row of more or fewer cells than the heading stays one, so that it is refused again unless it is mended.
-        shown = [cells[position] for position in kept if position < len(cells)] + cells[len(file.heading) :]
-        yield [*map(escape_cell, shown), number, *explained(errors)]
+        # A row with more or fewer cells than the heading keeps them, so that it is refused again until it is corrected.
+        kept_cells = [cells[index] for index in kept if index < len(cells)] + cells[len(file.heading) :]
+        yield [*map(escape_cell, kept_cells), refused_row_number, *describe_errors(errors)]
 
 
-def explained(errors: list[CellError]) -> tuple[str, str, str]:
-    """Columns, codes and sentences of one row."""
+def describe_errors(errors: list[CellError]) -> tuple[str, str, str]:
+    """Returns the columns, the codes and the sentences of the errors of one row."""
     columns = dict.fromkeys(error.column for error in errors if error.column)
-    sentences = (f"{BY_KEY[e.column].heading}: {e.message}" if e.column in BY_KEY else e.message for e in errors)
-    return ", ".join(columns), ", ".join(dict.fromkeys(e.code for e in errors)), " ".join(sentences)
+    codes = dict.fromkeys(error.code for error in errors)
+    sentences = (
+        f"{BY_KEY[error.column].heading}: {error.message}" if error.column in BY_KEY else error.message
+        for error in errors
+    )
+    return ", ".join(columns), ", ".join(codes), " ".join(sentences)

@@ -1,7 +1,7 @@
-"""Validates an import file: every row is good, normalised and ready for the database, or refused with its reasons.
+"""Validates an import file: each row is either valid and normalized for the database, or refused with its errors.
 
-Rows are read a piece at a time and checked column by column, so a file of any shape takes the memory of its text, of
-one piece, and of the table of identifiers seen.
+Rows are read in pieces and checked column by column. The memory needed is that of the file's text, of one piece and of
+all identifiers, whatever the rows contain.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from itertools import compress, islice
 from typing import TYPE_CHECKING
 
 from functions.imports.file import headings, reading
-from functions.imports.file.cells import printable, read_column, shown
+from functions.imports.file.cells import format_count, make_printable, quote_cell, read_column
 from functions.imports.file.reading import Record, RefusedFile
 from shared.columns import BY_KEY, IDENTIFIER, ImportColumn
 from shared.messages import CellError, RefusedRow
@@ -21,57 +21,57 @@ if TYPE_CHECKING:
 
 __all__ = ["ImportFile", "Piece", "RefusedFile", "open_file"]
 
-PIECE_ROWS = 2_000  # enough that what is done once a piece costs nothing a row; more only takes more memory
-NOT_BELOW = ("minimum_stock", "maximum_stock")  # where both stand in a row, the second is at least the first
+PIECE_ROWS = 2_000  # enough that the cost per piece does not matter; more rows would only take more memory
+MINIMUM, MAXIMUM = "minimum_stock", "maximum_stock"  # if a row has both, the maximum is at least the minimum
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some rows of a file, validated. The good and the refused ones together are all rows of it that are not blank."""
+    """Some rows of a file, validated: each row that is not empty is either good or refused."""
 
     row_numbers: list[int]  # of the good rows, as a spreadsheet shows them
-    rows: list[tuple[str | None, ...]]  # one value a column of the file; "" leaves as it is, None clears
-    refused: list[RefusedRow]  # in row order, one a row however many of its cells are wrong
+    rows: list[tuple[str | None, ...]]  # one value per column; "" leaves the stored value unchanged, None clears it
+    refused: list[RefusedRow]  # in row order, one per row with all errors of the row
 
 
 @dataclass(frozen=True)
 class ImportFile:
-    """A file whose headings are in order."""
+    """A file with valid headings."""
 
     encoding: str  # "UTF-8", "UTF-16" or "Windows-1252"
     delimiter: str  # one character
-    heading: tuple[str, ...]  # as it stands in the file
+    heading: tuple[str, ...]  # as written in the file
     columns: tuple[str, ...]  # keys of the columns to import, in the order of the file
-    skipped_columns: tuple[str, ...]  # headings that are known and not imported, as they stand in the file
+    skipped_columns: tuple[str, ...]  # headings that are known and not imported, as written in the file
     _text: str
-    _heading: headings.Heading
+    _heading_row: headings.HeadingRow
 
-    def records(self) -> Iterator[tuple[int, list[str]]]:
-        """The rows below the heading as they stand in the file: row number and cells, more or fewer than headings."""
-        return ((record.row_number, record.cells) for record in self._records())
+    def read_rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Reads the rows below the heading: row number, and cells as in the file, whatever their number."""
+        return ((record.row_number, record.cells) for record in self._read_records())
 
-    def pieces(self) -> Iterator[Piece]:
-        """Validates the file, PIECE_ROWS rows at a time; yields nothing where no row stands below the heading."""
+    def validate(self) -> Iterator[Piece]:
+        """Validates the rows below the heading, PIECE_ROWS rows at a time; yields nothing if there are none."""
         first_rows: dict[str, int] = {}  # of each identifier
         contains_nul = "\0" in self._text
-        remaining = self._records()
-        while piece := list(islice(remaining, PIECE_ROWS)):
-            yield self._validated(piece, contains_nul, first_rows)
+        remaining = self._read_records()
+        while records := list(islice(remaining, PIECE_ROWS)):
+            yield self._validate_piece(records, contains_nul, first_rows)
 
-    def _records(self) -> Iterator[Record]:
-        return islice(reading.records(self._text, self.delimiter), 1, None)
+    def _read_records(self) -> Iterator[Record]:
+        return islice(reading.read_records(self._text, self.delimiter), 1, None)
 
-    def _validated(self, piece: list[Record], contains_nul: bool, first_rows: dict[str, int]) -> Piece:
+    def _validate_piece(self, records: list[Record], contains_nul: bool, first_rows: dict[str, int]) -> Piece:
         errors: dict[int, list[CellError]] = {}  # by row number
         row_numbers: list[int] = []
         rows: list[list[str]] = []
         width = len(self.heading)
-        for row_number, cells, fault in piece:
+        for row_number, cells, fault in records:
             error = fault
             if error is None and len(cells) != width:
-                error = _width_error(cells, width)
+                error = _check_width(cells, width)
             if error is None and contains_nul:
-                error = _nul_error(cells)
+                error = _check_nul(cells)
             if error:
                 errors[row_number] = [error]
             else:
@@ -80,11 +80,11 @@ class ImportFile:
 
         cells_by_position = list(zip(*rows, strict=True)) or [()] * width
         values_by_key: dict[str, Sequence[str | None]] = {}
-        for column, position in zip(self._heading.columns, self._heading.positions, strict=True):
+        for column, position in zip(self._heading_row.columns, self._heading_row.positions, strict=True):
             column_cells = cells_by_position[position]
             values, refusals = read_column(column, column_cells)
             for index, refusal in refusals.items():
-                error = _cell_error(column, column_cells[index], refusal.code, str(refusal))
+                error = _build_cell_error(column, column_cells[index], refusal.code, str(refusal))
                 errors.setdefault(row_numbers[index], []).append(error)
             values_by_key[column.key] = values
             if column is IDENTIFIER:
@@ -102,51 +102,55 @@ class ImportFile:
 def open_file(content: bytes) -> ImportFile:
     """Reads the encoding, the delimiter and the headings of a file.
 
-    Raises RefusedFile where it is empty, no text, damaged, or where its headings are not in order.
+    Raises RefusedFile if the file is empty, damaged or not text, or if its headings are wrong.
     """
     text, encoding = reading.decode(content)
-    delimiter = reading.delimiter_of(text)
-    first = next(reading.records(text, delimiter), None)
+    delimiter = reading.detect_delimiter(text)
+    first = next(reading.read_records(text, delimiter), None)
 
-    def refused(reason: str) -> RefusedFile:
+    def build_refusal(reason: str) -> RefusedFile:
         return RefusedFile("FAILED_HEADERS", reason, encoding, delimiter)
 
     if first is None:
-        columns = f'"{IDENTIFIER.key}" and each column to change'
-        raise refused(f"The file is empty. Its first row must hold the headings: {columns}.")
+        columns = f'"{IDENTIFIER.key}" and the columns to change'
+        raise build_refusal(f"The file is empty. Its first row must contain the headings: {columns}.")
     if any("\0" in cell for cell in first.cells):
-        raise refused("This is not text: its first row holds NUL characters. Upload a CSV file.")
+        raise build_refusal("The file is not text: its first row contains NUL characters. Upload a CSV file.")
     if first.fault:
-        raise refused(f"Row {first.row_number}: {first.fault.message}")
-    heading = headings.read(first.cells)
-    if heading.faults:
-        raise refused(f"Row {first.row_number}: {' '.join(heading.faults)}")
-    keys = tuple(column.key for column in heading.columns)
-    return ImportFile(encoding, delimiter, tuple(first.cells), keys, heading.skipped, text, heading)
+        raise build_refusal(f"Row {first.row_number}: {first.fault.message}")
+    heading_row = headings.read_headings(first.cells)
+    if heading_row.faults:
+        raise build_refusal(f"Row {first.row_number}: {' '.join(heading_row.faults)}")
+    keys = tuple(column.key for column in heading_row.columns)
+    return ImportFile(encoding, delimiter, tuple(first.cells), keys, heading_row.skipped, text, heading_row)
 
 
-def _cell_error(column: ImportColumn, cell: str, code: str, message: str) -> CellError:
-    return CellError(column.key, printable(cell[: CellError.VALUE_LENGTH]), code, message)
+def _build_cell_error(column: ImportColumn, cell: str, code: str, message: str) -> CellError:
+    return CellError(column.key, make_printable(cell[: CellError.VALUE_LENGTH]), code, message)
 
 
-def _row_error(code: str, message: str) -> CellError:
+def _build_row_error(code: str, message: str) -> CellError:
     return CellError("", "", code, message)
 
 
-def _width_error(cells: list[str], width: int) -> CellError | None:
-    """What is wrong with a row of more or fewer cells than the heading: nothing, where those it has more are empty."""
-    found = f"The row has {len(cells):,} cells, the heading {width:,}."
+def _check_width(cells: list[str], width: int) -> CellError | None:
+    """Returns the error of a row that lacks cells, or has more cells than the heading that are not empty."""
+    found = f"The row has {format_count(len(cells), 'cell')}, but the heading has {width:,}."
     if len(cells) < width:
-        return _row_error("too_few_cells", f"{found} Add the missing ones; they may be empty.")
+        return _build_row_error("too_few_cells", f"{found} Add the missing cells; they may be empty.")
     if any(cells[width:]):
-        return _row_error("too_many_cells", f"{found} Put a cell that contains the delimiter in quotes.")
+        return _build_row_error(
+            "too_many_cells",
+            f"{found} Remove the extra cells, or put quotes around a cell that contains the delimiter.",
+        )
     return None
 
 
-def _nul_error(cells: list[str]) -> CellError | None:
+def _check_nul(cells: list[str]) -> CellError | None:
     for position, cell in enumerate(cells):
         if "\0" in cell:
-            return _row_error("nul_character", f"Cell {position + 1} of the row holds a NUL character. Remove it.")
+            message = f"Cell {position + 1} of the row contains a NUL character. Remove it."
+            return _build_row_error("nul_character", message)
     return None
 
 
@@ -156,30 +160,35 @@ def _check_identifiers(
     first_rows: dict[str, int],
     errors: dict[int, list[CellError]],
 ) -> None:
-    """Refuses rows without an identifier, and those whose identifier stood in a row before, good or refused."""
+    """Refuses rows without an identifier, and rows that repeat the identifier of an earlier row, good or refused."""
     for row_number, identifier in zip(row_numbers, identifiers, strict=True):
         if identifier and not identifier.isspace():
-            first = first_rows.setdefault(identifier, row_number)
-            if first != row_number:
-                message = f"{shown(identifier)} stands in row {first} already, and the first one counts. Keep one row."
-                twin = _cell_error(IDENTIFIER, identifier, "repeated_identifier", message)
-                errors.setdefault(row_number, []).append(twin)
+            first_row = first_rows.setdefault(identifier, row_number)
+            if first_row != row_number:
+                message = (
+                    f"{quote_cell(identifier)} already appears in row {first_row}, and only that row counts."
+                    " Remove one of the two rows."
+                )
+                error = _build_cell_error(IDENTIFIER, identifier, "repeated_identifier", message)
+                errors.setdefault(row_number, []).append(error)
         elif not any(error.column == IDENTIFIER.key for error in errors.get(row_number, ())):
-            message = "The identifier is missing; it says which product the row changes."
-            missing = _cell_error(IDENTIFIER, identifier or "", "missing_identifier", message)
-            errors.setdefault(row_number, []).append(missing)
+            message = "The identifier is missing. Write the identifier of the product that this row changes."
+            error = _build_cell_error(IDENTIFIER, identifier or "", "missing_identifier", message)
+            errors.setdefault(row_number, []).append(error)
 
 
 def _check_limits(
     row_numbers: list[int], values: dict[str, Sequence[str | None]], errors: dict[int, list[CellError]]
 ) -> None:
-    """Refuses rows whose maximum is below their minimum, where the row holds both."""
-    least, most = NOT_BELOW
-    if least not in values or most not in values:
+    """Refuses rows with a maximum below their minimum, if the file has both columns."""
+    if MINIMUM not in values or MAXIMUM not in values:
         return
-    for row_number, minimum, maximum in zip(row_numbers, values[least], values[most], strict=True):
+    minimum_heading, maximum_heading = BY_KEY[MINIMUM].heading.lower(), BY_KEY[MAXIMUM].heading
+    for row_number, minimum, maximum in zip(row_numbers, values[MINIMUM], values[MAXIMUM], strict=True):
         if minimum and maximum and int(maximum) < int(minimum):
-            heading, other = BY_KEY[most].heading, BY_KEY[least].heading.lower()
-            message = f"{heading} {maximum} is below {other} {minimum}. Raise it, or lower the {other}."
-            error = _cell_error(BY_KEY[most], maximum, "maximum_below_minimum", message)
+            message = (
+                f"{maximum_heading} {maximum} is below {minimum_heading} {minimum}."
+                f" Raise the {maximum_heading.lower()} or lower the {minimum_heading}."
+            )
+            error = _build_cell_error(BY_KEY[MAXIMUM], maximum, "maximum_below_minimum", message)
             errors.setdefault(row_number, []).append(error)

@@ -199,7 +199,7 @@ def test_a_mail_that_is_never_taken_fails_with_the_last_reason(buying):
 
     send = buying.only_send()
     assert send["status"] == "FAILED"
-    assert send["reason"].startswith("It was tried 5 times")
+    assert send["reason"].startswith("The email could not be sent in 5 attempts")
     assert send["reason"].endswith("busy (503).")
     assert len(buying.mail_service.answers) == 5
     buying.assert_settled()
@@ -239,10 +239,10 @@ def test_the_same_message_ten_times_at_once_is_one_mail(buying):
             "delete from buy_order_lines where buy_order_uuid = :order", {}, "BO-10001 has no lines", id="no lines"
         ),
         pytest.param(
-            "update suppliers set email_address = null", {}, "has no mail address", id="supplier without an address"
+            "update suppliers set email_address = null", {}, "has no email address", id="supplier without an address"
         ),
         pytest.param(
-            "update suppliers set email_address = ''", {}, "has no mail address", id="supplier with an empty address"
+            "update suppliers set email_address = ''", {}, "has no email address", id="supplier with an empty address"
         ),
         pytest.param(
             "update suppliers set email_address = 'a@b.example; c@d.example'",
@@ -259,17 +259,17 @@ def test_the_same_message_ten_times_at_once_is_one_mail(buying):
         pytest.param(
             "update webshops set email_address = 'nobody'",
             {},
-            '"nobody" is not a mail address',
+            '"nobody" is not an email address',
             id="webshop's address is malformed",
         ),
         pytest.param(
             "",
             {"recipient": "a@b.example\r\nBcc: everybody@else.example"},
-            "is not a mail address",
+            "is not an email address",
             id="line break in the recipient",
         ),
-        pytest.param("", {"recipient": ""}, "is not a mail address", id="empty recipient"),
-        pytest.param("", {"cc": ("nobody",)}, '"nobody" is not a mail address', id="malformed copy"),
+        pytest.param("", {"recipient": ""}, "is not an email address", id="empty recipient"),
+        pytest.param("", {"cc": ("nobody",)}, '"nobody" is not an email address', id="malformed copy"),
         pytest.param("", {"message": "x" * 5_001}, "5,000 characters", id="long message"),
         pytest.param("", {"language": "../en"}, "Known: en", id="unknown language"),
         pytest.param("", {"buy_order_uuid": uuid.UUID(int=7)}, "There is no such buy order", id="unknown order"),
@@ -357,7 +357,7 @@ def test_files_that_no_mail_may_have_are_not_sent(buying, monkeypatch):
 
     row = buying.send_row(message.send_uuid)
     assert (row["status"], row["file_uris"]) == ("FAILED", [])
-    assert "which no mail may have" in row["reason"]
+    assert "the limit of an email" in row["reason"]
 
 
 @pytest.mark.parametrize("empty", [0, 1, 2])

@@ -37,7 +37,7 @@ def case_table():
 
 def headings_of(identifiers, file_type):
     """The identifying columns of a buy order that is exported without naming columns."""
-    columns = SOURCES["buy_orders"].default_columns(file_type, tuple(identifiers))
+    columns = SOURCES["buy_orders"].find_default_columns(file_type, tuple(identifiers))
     return [column.heading for column in columns if column.identifier]
 
 
@@ -228,7 +228,7 @@ def test_what_cannot_be_mailed_is_refused_at_once(buying, body, at):
         pytest.param(
             "update suppliers set email_address = null",
             422,
-            "has no mail address. Add one, or name a recipient.",
+            "has no email address. Add one, or name a recipient.",
             id="no address",
         ),
         pytest.param("update buy_orders set deleted_at = now()", 404, "There is no such buy order.", id="deleted"),

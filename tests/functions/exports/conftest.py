@@ -1,4 +1,4 @@
-"""Exports rendered as the functions render them, from a real database into memory."""
+"""Renders exports as the functions do, from a real database into memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shared.clients.databases import connect_to
 from shared.settings import DatabaseSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from sqlalchemy import Engine
 
@@ -32,9 +32,12 @@ class Exporter:
 
     engine: Engine
     webshop_uuid: UUID
+    rows: int = 0  # of the last export
 
-    def file(self, source: str, file_type: str = "CSV", identifiers: Any = DEFAULT_IDENTIFIERS, **fields: Any) -> bytes:
-        """The file of an export. `fields` are those of a request's body."""
+    def export(
+        self, source: str, file_type: str = "CSV", identifiers: Iterable[str] = DEFAULT_IDENTIFIERS, **fields: Any
+    ) -> bytes:
+        """Returns the file of an export. `fields` are those of a request's body."""
         body = {"source": source, "file_name": source, "file_type": file_type, **fields}
         request = msgspec.json.decode(msgspec.json.encode(body), type=CreateExport)
         sink = io.BytesIO()
@@ -48,39 +51,39 @@ class Exporter:
         progress: Callable[[int], None] = lambda _: None,
         identifiers: tuple[str, ...] = DEFAULT_IDENTIFIERS,
     ) -> int:
-        """Renders as the functions do: the connection of a render that failed is thrown away."""
-        with self.engine.connect() as product:
+        """Renders as the functions do: discards the connection after a failure."""
+        with self.engine.connect() as conn:
             try:
-                return render(product, self.webshop_uuid, request, identifiers, sink, progress)
+                return render(conn, self.webshop_uuid, request, identifiers, sink, progress)
             except BaseException:
-                product.invalidate()
+                conn.invalidate()
                 raise
 
-    def table(self, source: str, **fields: Any) -> list[list[str]]:
-        """The rows of a CSV below its heading."""
-        content = self.file(source, **fields).decode("utf-8-sig")
+    def export_rows(self, source: str, **fields: Any) -> list[list[str]]:
+        """Returns the rows of a CSV export without its heading."""
+        content = self.export(source, **fields).decode("utf-8-sig")
         delimiter = fields.get("delimiter", ",")
         return list(csv.reader(io.StringIO(content, newline=""), delimiter=delimiter))[1:]
 
-    def column(self, source: str, column: str, **fields: Any) -> list[str]:
-        """One column of an export."""
-        return [row[0] for row in self.table(source, columns=[column], **fields)]
+    def export_column(self, source: str, column: str, **fields: Any) -> list[str]:
+        """Returns one column of an export."""
+        return [row[0] for row in self.export_rows(source, columns=[column], **fields)]
 
     def query(self, sql: str, **values: Any) -> list[Any]:
-        """What the database itself says; `:webshop` is the webshop."""
-        with self.engine.connect() as product:
-            return list(product.execute(text(sql), self.bound(sql, values)))
+        """Returns the rows of a query on the product database. `:webshop` is the webshop."""
+        with self.engine.connect() as conn:
+            return list(conn.execute(text(sql), self.bind(sql, values)))
 
     def change(self, sql: str, **values: Any) -> None:
-        """Changes what is exported."""
-        with self.engine.begin() as product:
-            product.execute(text(sql), self.bound(sql, values))
+        """Changes the product database."""
+        with self.engine.begin() as conn:
+            conn.execute(text(sql), self.bind(sql, values))
 
-    def bound(self, sql: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    def bind(self, sql: str, values: Mapping[str, Any]) -> dict[str, Any]:
         return {**values, **({"webshop": self.webshop_uuid} if ":webshop" in sql else {})}
 
 
-def exporter_of(databases: Databases) -> Iterator[Exporter]:
+def make_exporter(databases: Databases) -> Iterator[Exporter]:
     engine = connect_to("PRODUCT", DatabaseSettings(url=databases.product_url), 2)
     yield Exporter(engine, databases.tenants.webshop_uuid)
     engine.dispose()
@@ -88,11 +91,11 @@ def exporter_of(databases: Databases) -> Iterator[Exporter]:
 
 @pytest.fixture(scope="session")
 def seeded(databases: Databases) -> Iterator[Exporter]:
-    """Exports of the seeded webshop, which nobody changes."""
-    yield from exporter_of(databases)
+    """Exports of the seeded webshop. Tests only read it."""
+    yield from make_exporter(databases)
 
 
 @pytest.fixture
 def own(fresh_databases: Databases) -> Iterator[Exporter]:
     """Exports of a webshop that the test may change."""
-    yield from exporter_of(fresh_databases)
+    yield from make_exporter(fresh_databases)

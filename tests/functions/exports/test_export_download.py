@@ -1,4 +1,6 @@
-"""export_download: the file of a finished export, and an answer for every other."""
+"""export_download: the file of a completed export, and the answers for all other exports."""
+
+from __future__ import annotations
 
 import uuid
 from urllib.parse import parse_qs, urlsplit
@@ -8,72 +10,77 @@ from werkzeug.http import parse_options_header
 
 from shared.clients.bucket import Download
 from shared.errors import Unavailable
-from tests.exports_world import csv_rows
+from tests.exports_world import ExportsWorld, csv_rows
 
 
-def test_where_nothing_signs_the_function_streams_the_file(exports):
-    """Whole, under its name, and kept by nobody on the way."""
-    made = exports.ask(file_name='Zoë\'s "list" / 2026').json
+def test_without_url_signing_the_function_streams_the_file(exports: ExportsWorld) -> None:
+    """The client gets the whole file under its name, and no cache keeps it."""
+    export = exports.ask(file_name='Zoë\'s "list" / 2026').json
 
-    answer = exports.download(made["uuid"])
+    answer = exports.download(export["uuid"])
 
     assert answer.status_code == 200
     assert answer.content_type == "text/csv; charset=utf-8"
-    assert int(answer.headers["Content-Length"]) == len(answer.data) == made["size_bytes"]
-    assert len(csv_rows(answer.data)) == made["rows"] + 1
-    assert parse_options_header(answer.headers["Content-Disposition"]) == ("attachment", {"filename": made["name"]})
+    assert int(answer.headers["Content-Length"]) == len(answer.data) == export["size_bytes"]
+    assert len(csv_rows(answer.data)) == export["rows"] + 1
+    assert parse_options_header(answer.headers["Content-Disposition"]) == ("attachment", {"filename": export["name"]})
     assert "no-store" in answer.headers["Cache-Control"]
 
 
-def test_where_something_signs_each_click_gets_a_url_of_its_own(exports, monkeypatch):
-    """302 to the bucket, for this file and under its name; the URL is in no cache."""
-    exports.set("functions.exports.export_download", SIGNED_URLS="on")
+def test_with_url_signing_each_download_gets_its_own_url(
+    exports: ExportsWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a 302 to the file in the bucket, under its name, and no cache keeps the URL."""
+    exports.configure("functions.exports.export_download", SIGNED_URLS="on")
     monkeypatch.setattr(
         exports.storage,
         "signed_url",
         lambda path, disposition: f"https://storage.test/{path}?signature={uuid.uuid4()}&as={disposition}",
     )
-    made = exports.ask().json
+    export = exports.ask().json
 
-    one, two = exports.download(made["uuid"]), exports.download(made["uuid"])
+    first, second = exports.download(export["uuid"]), exports.download(export["uuid"])
 
-    assert [one.status_code, two.status_code] == [302, 302]
-    assert one.headers["Location"] != two.headers["Location"]
-    assert made["file_uri"].endswith(urlsplit(one.headers["Location"]).path)
-    assert parse_qs(urlsplit(one.headers["Location"]).query)["as"] == ['attachment; filename="suppliers.csv"']
-    assert one.headers["Cache-Control"] == "no-store"
-    assert one.data == b""
+    assert [first.status_code, second.status_code] == [302, 302]
+    assert first.headers["Location"] != second.headers["Location"]
+    assert export["file_uri"].endswith(urlsplit(first.headers["Location"]).path)
+    assert parse_qs(urlsplit(first.headers["Location"]).query)["as"] == ['attachment; filename="suppliers.csv"']
+    assert first.headers["Cache-Control"] == "no-store"
+    assert first.data == b""
 
 
-def test_an_expired_export_is_gone_and_still_found(exports):
-    """410 with a sentence; the export says EXPIRED, and so does its history."""
-    made = exports.ask().json
+def test_the_file_of_an_expired_export_is_gone_and_the_export_is_still_found(exports: ExportsWorld) -> None:
+    """The download answers 410; the export and its history have the status EXPIRED."""
+    export = exports.ask().json
     exports.change("service", "update exports set finished_at = finished_at - interval '31 days'")
     exports.recover()
 
-    answer = exports.download(made["uuid"])
+    answer = exports.download(export["uuid"])
 
     assert (answer.status_code, answer.content_type) == (410, "application/problem+json")
-    found = exports.get(made["uuid"])
+    found = exports.get(export["uuid"])
     assert (found["status"], found["file_uri"], found["download_url"]) == ("EXPIRED", None, None)
     assert exports.files() == set()
     assert [item["status"] for item in exports.call("GET", "").json["items"]] == ["EXPIRED"]
     exports.assert_settled()
 
 
-def test_a_file_that_somebody_removed_is_gone(exports):
-    """410, not a server's error: asking again gives a new one."""
-    made = exports.ask().json
+def test_a_missing_file_is_gone(exports: ExportsWorld) -> None:
+    """It is a 410 and not a server error: a new export gives a new file."""
+    export = exports.ask().json
     (path,) = exports.files()
     exports.storage.remove(path)
 
-    assert exports.download(made["uuid"]).status_code == 410
+    answer = exports.download(export["uuid"])
+
+    assert answer.status_code == 410
 
 
-def test_an_export_without_a_file_says_why(exports, monkeypatch):
-    """409: not yet, or not at all."""
-    asked = exports.ask_later()
-    unfinished = exports.download(asked["uuid"])
+def test_an_export_without_a_file_gives_the_reason(exports: ExportsWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A download of a pending or failed export is a 409."""
+    pending = exports.ask_later()
+
+    unfinished = exports.download(pending["uuid"])
     monkeypatch.setattr(exports.storage, "_bucket", exports.storage._bucket.client.bucket("no-such-bucket"))
     failed = exports.download(exports.ask().json["export_uuid"])
 
@@ -84,20 +91,20 @@ def test_an_export_without_a_file_says_why(exports, monkeypatch):
 
 
 @pytest.mark.parametrize("path", ["b7c0cb6f-bac9-4472-b6d6-d285a5f8cbdf", "nonsense"])
-def test_what_never_was_is_not_found(exports, path):
+def test_an_unknown_export_is_not_found(exports: ExportsWorld, path: str) -> None:
     assert exports.download(path).status_code == 404
 
 
-def test_a_storage_that_does_not_answer_is_unavailable(exports, monkeypatch):
-    """503: the file is there, and can be had in a moment."""
-    made = exports.ask().json
+def test_a_download_without_storage_is_unavailable(exports: ExportsWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a 503: the file exists and can be downloaded later."""
+    export = exports.ask().json
 
     def refuse(path: str) -> Download:
         raise Unavailable("no")
 
     monkeypatch.setattr(exports.storage, "download", refuse)
 
-    answer = exports.download(made["uuid"])
+    answer = exports.download(export["uuid"])
 
     assert (answer.status_code, answer.content_type) == (503, "application/problem+json")
     assert answer.headers["Retry-After"]

@@ -406,7 +406,7 @@ def test_a_request_within_a_request_without_end_is_refused(exports):
 def test_a_database_that_is_not_there_is_unavailable(exports, fresh_databases):
     """503 before an export begins: try again in a moment."""
     proxy = Proxy(urlsplit(fresh_databases.product_url).netloc.rpartition("@")[2])
-    exports.through(proxy, "product", fresh_databases.product_url)
+    exports.connect_through(proxy, "product", fresh_databases.product_url)
     proxy.close()
 
     answer = exports.ask()

@@ -1,4 +1,4 @@
-"""What rendering loads, and what it says of its files."""
+"""Which libraries rendering loads, and the media types and endings of its files."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ HEAVY = ("openpyxl", "fpdf", "fontTools", "pymupdf_fonts", "cvttf_NotoSansCJK_Re
 
 
 @pytest.mark.parametrize("module", ["rendering", "writers.csv_file", "writers.xlsx_file", "writers.pdf_file"])
-def test_heavy_libraries_wait_until_their_file_is_made(module: str) -> None:
-    """The first small CSV after a cold start is not kept waiting by what draws a PDF."""
-    loaded = f"print(*(name for name in {HEAVY!r} if name in sys.modules))"
-    code = f"import sys, functions.exports.{module}; {loaded}"
+def test_heavy_libraries_are_loaded_only_when_their_file_is_made(module: str) -> None:
+    """The first small CSV after a cold start must not wait for the libraries of PDF."""
+    print_loaded = f"print(*(name for name in {HEAVY!r} if name in sys.modules))"
+    code = f"import sys, functions.exports.{module}; {print_loaded}"
 
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    process = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
 
-    assert done.stdout.split() == []
+    assert process.stdout.split() == []
 
 
 @pytest.mark.parametrize(
-    ("file_type", "media_type", "dotted"),
+    ("file_type", "media_type", "file_ending"),
     [
         pytest.param("csv", "text/csv; charset=utf-8", ".csv", id="CSV"),
         pytest.param("XLSX", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", ".xlsx", id="XLSX"),
         pytest.param("Pdf", "application/pdf", ".pdf", id="PDF"),
     ],
 )
-def test_a_file_type_has_its_media_type_and_ending(file_type: str, media_type: str, dotted: str) -> None:
-    """In whatever case it was asked for."""
-    assert (content_type(file_type), ending(file_type)) == (media_type, dotted)
+def test_a_file_type_has_its_media_type_and_ending(file_type: str, media_type: str, file_ending: str) -> None:
+    """The file type may be in upper or lower case."""
+    assert (content_type(file_type), ending(file_type)) == (media_type, file_ending)

@@ -1,4 +1,4 @@
-"""What is refused before anything is rendered, and what the refusal says: the part at fault, and what is allowed."""
+"""Validation of export requests. A refusal names the field at fault and says what is allowed."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import msgspec
 import pytest
 
 from functions.exports.identifiers import DEFAULT_IDENTIFIERS, IDENTIFIERS
-from functions.exports.requests import MAX_CONDITIONS, MAX_VALUES, CreateExport, checked
-from functions.exports.source import FileType
+from functions.exports.requests import MAX_CONDITIONS, MAX_VALUES, CreateExport, validate
+from functions.exports.source import FileType, Source
 from functions.exports.sources import SOURCES
 from shared.problems import Problem
 
 
-def request(**fields: Any) -> CreateExport:
-    """A request's body as it is decoded."""
+def make_request(**fields: Any) -> CreateExport:
+    """Decodes a request's body."""
     body = {"source": "products", "file_name": "x", "file_type": "CSV", **fields}
     return msgspec.json.decode(msgspec.json.encode(body), type=CreateExport)
 
 
-def filtering(column: str = "price", operator: str | None = "gt", **value: Any) -> dict[str, Any]:
+def filter_by(column: str = "price", operator: str | None = "gt", **value: Any) -> dict[str, Any]:
     return {"filters": [{"column": column, "operator": operator, **value}]}
 
 
-def nested(depth: int) -> dict[str, Any]:
+def nest_filters(depth: int) -> dict[str, Any]:
     filters: list[Any] = [{"column": "price", "operator": "gt", "value": 1}]
     for _ in range(depth):
         filters = [{"all": filters}]
@@ -32,11 +32,11 @@ def nested(depth: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("fields", "at", "says"),
+    ("fields", "field", "message"),
     [
-        pytest.param({"source": "users"}, "source", "Known: products, suppliers", id="unknown source"),
+        pytest.param({"source": "users"}, "source", "Known sources: products, suppliers", id="unknown source"),
         pytest.param({"source": "product"}, "source", 'Did you mean "products"?', id="misspelled source"),
-        pytest.param({"file_type": "DOCX"}, "file_type", "Known: CSV, XLSX.", id="unknown file type"),
+        pytest.param({"file_type": "DOCX"}, "file_type", "Known file types: CSV, XLSX.", id="unknown file type"),
         pytest.param(
             {"file_type": "PDF"},
             "file_type",
@@ -48,13 +48,15 @@ def nested(depth: int) -> dict[str, Any]:
         pytest.param(
             {"columns": ["name", "prise"]},
             "columns[1]",
-            'Did you mean "price"? Known: identifier, name',
+            'Did you mean "price"? Known columns: identifier, name',
             id="misspelled column",
         ),
         pytest.param(
             {"columns": ["name; drop table products"]}, "columns[0]", "There is no column", id="column with SQL"
         ),
-        pytest.param({"sorts": [{"column": "nope"}]}, "sorts[0].column", "Known: identifier", id="unknown sort column"),
+        pytest.param(
+            {"sorts": [{"column": "nope"}]}, "sorts[0].column", "Known columns: identifier", id="unknown sort column"
+        ),
         pytest.param(
             {"sorts": [{"column": "name"}, {"column": "name"}]}, "sorts[1].column", "twice", id="repeated sort column"
         ),
@@ -64,78 +66,80 @@ def nested(depth: int) -> dict[str, Any]:
             "cannot be",
             id="unknown parent",
         ),
-        pytest.param(filtering("nope", value=1), "filters[0].column", "Known: identifier", id="unknown filter column"),
         pytest.param(
-            filtering("price", "~", value=1),
+            filter_by("nope", value=1), "filters[0].column", "Known columns: identifier", id="unknown filter column"
+        ),
+        pytest.param(
+            filter_by("price", "~", value=1),
             "filters[0].operator",
             "Allowed: eq, ne, in, is_null, gt",
             id="unknown operator",
         ),
         pytest.param(
-            filtering("price", "contains", value="1"),
+            filter_by("price", "contains", value="1"),
             "filters[0].operator",
             "(decimal) has no operator",
             id="operator of another type",
         ),
-        pytest.param(filtering("price", None, value=1), "filters[0].operator", "Allowed", id="no operator"),
+        pytest.param(filter_by("price", None, value=1), "filters[0].operator", "Allowed", id="no operator"),
         pytest.param(
-            filtering("price", value="x"),
+            filter_by("price", value="x"),
             "filters[0].value",
-            'takes a number, such as 12.5, not "x"',
+            'takes a number, such as 12.5, but the value is "x"',
             id="text for a number",
         ),
-        pytest.param(filtering("price", value=True), "filters[0].value", "takes a number", id="boolean for a number"),
-        pytest.param(filtering("price", value="1e9"), "filters[0].value", "takes a number", id="E-notation"),
-        pytest.param(filtering("price", value="NaN"), "filters[0].value", "takes a number", id="NaN"),
-        pytest.param(filtering("price", value=None), "filters[0].value", "is_null", id="null"),
-        pytest.param(filtering("price"), "filters[0].value", "not nothing", id="no value"),
-        pytest.param(filtering("price", value=[1]), "filters[0].value", "takes a number", id="list for a number"),
+        pytest.param(filter_by("price", value=True), "filters[0].value", "takes a number", id="boolean for a number"),
+        pytest.param(filter_by("price", value="1e9"), "filters[0].value", "takes a number", id="E-notation"),
+        pytest.param(filter_by("price", value="NaN"), "filters[0].value", "takes a number", id="NaN"),
+        pytest.param(filter_by("price", value=None), "filters[0].value", "is_null", id="null"),
+        pytest.param(filter_by("price"), "filters[0].value", "the value is empty", id="no value"),
+        pytest.param(filter_by("price", value=[1]), "filters[0].value", "takes a number", id="list for a number"),
         pytest.param(
-            filtering("stock_on_hand", value=1.5), "filters[0].value", "a whole number", id="decimal for an integer"
+            filter_by("stock_on_hand", value=1.5), "filters[0].value", "a whole number", id="decimal for an integer"
         ),
-        pytest.param(filtering("stock_on_hand", value=10**30), "filters[0].value", "a whole number", id="huge integer"),
+        pytest.param(filter_by("stock_on_hand", value=10**30), "filters[0].value", "a whole number", id="huge integer"),
         pytest.param(
-            filtering("unlimited_stock", "eq", value="yes"),
+            filter_by("unlimited_stock", "eq", value="yes"),
             "filters[0].value",
             "true or false",
             id="text for a boolean",
         ),
         pytest.param(
-            filtering("created_at", value="2026-05-31"),
+            filter_by("created_at", value="2026-05-31"),
             "filters[0].value",
             "2026-05-31T12:00:00Z",
             id="time without a zone",
         ),
-        pytest.param(filtering("uuid", "eq", value="1"), "filters[0].value", "a UUID", id="malformed uuid"),
-        pytest.param(filtering("name", "eq", value="a\0b"), "filters[0].value", "NUL", id="NUL"),
-        pytest.param(filtering("name", "in", value="a"), "filters[0].value", "takes a list", id="text for a list"),
-        pytest.param(filtering("name", "in", value=[]), "filters[0].value", "at least one", id="empty list"),
+        pytest.param(filter_by("uuid", "eq", value="1"), "filters[0].value", "a UUID", id="malformed uuid"),
+        pytest.param(filter_by("name", "eq", value="a\0b"), "filters[0].value", "NUL", id="NUL"),
+        pytest.param(filter_by("name", "in", value="a"), "filters[0].value", "takes a list", id="text for a list"),
+        pytest.param(filter_by("name", "in", value=[]), "filters[0].value", "at least one", id="empty list"),
         pytest.param(
-            filtering("name", "in", value=["a", 1]), "filters[0].value[1]", "takes a text", id="list with a number"
+            filter_by("name", "in", value=["a", 1]), "filters[0].value[1]", "takes text", id="list with a number"
         ),
         pytest.param(
-            filtering("name", "in", value=["a"] * (MAX_VALUES + 1)),
+            filter_by("name", "in", value=["a"] * (MAX_VALUES + 1)),
             "filters[0].value",
             "at most 10,000",
             id="long list",
         ),
         pytest.param(
-            filtering("price", "between", value=[2, 1]),
+            filter_by("price", "between", value=[2, 1]),
             "filters[0].value",
-            "the smaller value stands first",
+            "Write the smaller value first",
             id="between, descending",
         ),
         pytest.param(
-            filtering("price", "between", value=["10", "9.5"]),
+            filter_by("price", "between", value=["10", "9.5"]),
             "filters[0].value",
-            "the smaller value stands first",
+            "Write the smaller value first",
             id="between, descending texts",
         ),
         pytest.param(
-            filtering("price", "between", value=[1]), "filters[0].value", "two values", id="between, one value"
+            filter_by("price", "between", value=[1]), "filters[0].value", "two values", id="between, one value"
         ),
         pytest.param(
-            filtering("price", "is_null", value="yes"), "filters[0].value", "true or false", id="text for is_null"
+            filter_by("price", "is_null", value="yes"), "filters[0].value", "true or false", id="text for is_null"
         ),
         pytest.param({"filters": [{}]}, "filters[0]", "A filter is one of", id="empty filter"),
         pytest.param({"filters": [{"any": []}]}, "filters[0].any", "at least one filter", id="empty any"),
@@ -146,27 +150,29 @@ def nested(depth: int) -> dict[str, Any]:
             id="group and column",
         ),
         pytest.param(
-            {"filters": [{"all": [{"any": [filtering(value="x")["filters"][0]]}]}]},
+            {"filters": [{"all": [{"any": [filter_by(value="x")["filters"][0]]}]}]},
             "filters[0].all[0].any[0].value",
-            "n",
+            "takes a number",
             id="nested filter",
         ),
         pytest.param(
-            {"filters": filtering(value=1)["filters"] * 10_000},
+            {"filters": filter_by(value=1)["filters"] * 10_000},
             "filters",
-            f"may have {MAX_CONDITIONS:,} filters",
+            f"may have at most {MAX_CONDITIONS:,} filters",
             id="10,000 filters",
         ),
-        pytest.param(nested(40), "filters" + "[0].all" * 10, "10 deep", id="40 levels"),
+        pytest.param(nest_filters(40), "filters" + "[0].all" * 10, "10 levels deep", id="40 levels"),
     ],
 )
-def test_a_refusal_names_the_fault_and_what_is_allowed(fields: dict[str, Any], at: str, says: str) -> None:
-    """422, the field, and a sentence that helps."""
-    with pytest.raises(Problem) as raised:
-        checked(request(**fields))
+def test_a_refusal_names_the_field_and_what_is_allowed(fields: dict[str, Any], field: str, message: str) -> None:
+    """It is a 422 with the field at fault and a short message that helps."""
+    request = make_request(**fields)
 
-    assert (raised.value.status, raised.value.type, raised.value.at) == (422, "refused-input", at)
-    assert says in raised.value.detail
+    with pytest.raises(Problem) as raised:
+        validate(request)
+
+    assert (raised.value.status, raised.value.type, raised.value.at) == (422, "refused-input", field)
+    assert message in raised.value.detail
     assert len(raised.value.detail) < 1_000
 
 
@@ -181,39 +187,43 @@ def test_a_refusal_names_the_fault_and_what_is_allowed(fields: dict[str, Any], a
         pytest.param({"filters": [{"column": "name", "operator": "eq", "value": {"a": 1}}]}, id="object for a value"),
     ],
 )
-def test_another_shape_is_refused_when_it_is_decoded(fields: dict[str, Any]) -> None:
-    """The door makes 422 of it, with the field."""
+def test_a_body_of_another_shape_is_refused_when_it_is_decoded(fields: dict[str, Any]) -> None:
+    """The API answers 422 with the field."""
     with pytest.raises(msgspec.ValidationError, match=r"\$|unknown field"):
-        request(**fields)
+        make_request(**fields)
 
 
 @pytest.mark.parametrize("name", ["csv", "Csv", "CSV"])
-def test_a_file_type_is_taken_in_any_case(name: str) -> None:
-    """Nobody should be refused for a capital letter."""
-    assert checked(request(file_type=name)).file_type is FileType.CSV
+def test_a_file_type_is_accepted_in_upper_and_lower_case(name: str) -> None:
+    """No request is refused because of a capital letter."""
+    assert validate(make_request(file_type=name)).file_type is FileType.CSV
 
 
-def test_a_request_is_kept_and_read_again_as_it_was() -> None:
-    """What is stored beside the export is what is rendered, perhaps in another process."""
-    asked = request(
+def test_a_stored_request_is_read_back_unchanged() -> None:
+    """The stored request is what is rendered, perhaps in another process."""
+    request = make_request(
         columns=["name", "price"],
         sorts=[{"column": "price", "direction": "desc"}],
         filters=[{"any": [{"column": "price", "operator": "between", "value": [1, "2.50"]}]}],
         delimiter=";",
     )
 
-    again = msgspec.json.decode(msgspec.json.encode(asked), type=CreateExport)
+    read_back = msgspec.json.decode(msgspec.json.encode(request), type=CreateExport)
 
-    assert again == asked
-    assert checked(again).conditions == checked(asked).conditions
+    assert read_back == request
+    assert validate(read_back).conditions == validate(request).conditions
 
 
-def test_no_columns_means_all_of_them() -> None:
-    """But of a product's identifiers on a buy order only those that are set, in an order that is always the same."""
-    assert checked(request()).columns == SOURCES["products"].columns
-    chosen = ("SUPPLIER_PRODUCT_ARTICLE_CODE", "SUPPLIER_PRODUCT_SKU_CODE", "WEBSHOP_PRODUCT_SKU_CODE")
+def test_a_request_without_columns_selects_all() -> None:
+    """This is the default of every source; for buy orders the next test shows the exception."""
+    assert validate(make_request()).columns == SOURCES["products"].columns
 
-    keys = [column.key for column in checked(request(source="buy_orders"), chosen).columns]
+
+def test_a_buy_order_has_the_chosen_identifiers_by_default() -> None:
+    """The columns of the chosen identifiers are always in the same order."""
+    identifiers = ("SUPPLIER_PRODUCT_ARTICLE_CODE", "SUPPLIER_PRODUCT_SKU_CODE", "WEBSHOP_PRODUCT_SKU_CODE")
+
+    keys = [column.key for column in validate(make_request(source="buy_orders"), identifiers).columns]
 
     assert [key for key in keys if "product" in key] == [
         "webshop_product_sku_code",
@@ -222,25 +232,31 @@ def test_no_columns_means_all_of_them() -> None:
     ]
 
 
-def test_columns_win_over_settings() -> None:
-    """Who names columns gets those."""
-    asked = request(source="buy_orders", file_type="PDF", columns=["quantity", "supplier_product_name"])
+def test_requested_columns_override_the_settings() -> None:
+    """A request that names columns gets exactly these."""
+    request = make_request(source="buy_orders", file_type="PDF", columns=["quantity", "supplier_product_name"])
 
-    assert [column.key for column in checked(asked, DEFAULT_IDENTIFIERS).columns] == asked.columns
+    columns = validate(request, DEFAULT_IDENTIFIERS).columns
+
+    assert [column.key for column in columns] == request.columns
 
 
-def test_every_identifier_has_its_column() -> None:
-    """The setting is chosen from the same list."""
-    assert [c.identifier for c in SOURCES["buy_orders"].columns if c.identifier] == list(IDENTIFIERS)
+def test_every_identifier_has_a_column() -> None:
+    """The setting and the columns use the same list."""
+    identifiers = [column.identifier for column in SOURCES["buy_orders"].columns if column.identifier]
+
+    assert identifiers == list(IDENTIFIERS)
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
-def test_a_source_is_whole(source: Any) -> None:
-    """Keys and headings are unique, and a spreadsheet's sheet and row can hold them."""
+def test_a_source_is_valid(source: Source) -> None:
+    """Keys and headings are unique, and the source fits in a sheet."""
     keys = [column.key for column in source.columns]
     headings = [column.heading for column in source.columns]
 
-    assert len(set(keys)) == len(keys) < 98, "one function call of the server holds a row: 100 arguments"
+    assert len(set(keys)) == len(keys) < 98, (
+        "PostgreSQL builds a row with one function call, which has at most 100 arguments"
+    )
     assert len(set(headings)) == len(headings)
     assert len(source.heading) <= 31
     assert SOURCES[source.key] is source

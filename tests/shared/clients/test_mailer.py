@@ -123,7 +123,7 @@ def test_a_service_that_hangs_is_not_waited_for(catcher, monkeypatch):
     """The SDK alone would wait for ever."""
     folder, host = catcher
     monkeypatch.setattr(mailer, "TIMEOUT_SECONDS", 0.2)
-    switch_on(folder, {"taken": True, "hang_seconds": 5, "status": 500})
+    switch_on(folder, {"taken": True, "hang_seconds": 600, "status": 500})
 
     with pytest.raises(MailStatusUnknown, match="TimeoutError"):
         client(host).send(MAIL)
@@ -186,10 +186,10 @@ def test_retry_after_is_read(catcher, value, seconds):
 
 
 def test_retry_after_may_be_a_date():
-    """In an hour."""
+    """In an hour, less what it took to get here."""
     date = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
 
-    assert 3_590 <= mailer.retry_after_seconds(date) <= 3_600
+    assert 3_000 <= mailer.retry_after_seconds(date) <= 3_600
 
 
 def test_settings_that_are_missing_are_named():
