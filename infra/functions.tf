@@ -200,7 +200,7 @@ resource "google_cloudfunctions2_function" "function" {
   location = var.region
 
   build_config {
-    runtime         = "python311"
+    runtime         = "python313" # the newest that the tests are run on
     entry_point     = each.key
     service_account = google_service_account.builder.id
 
