@@ -21,7 +21,7 @@ from shared import clients, logs
 from shared.errors import NothingToDo, PermanentError, Unavailable
 from shared.messages import DEAD_LETTERS, Message, PubSubMessage
 from shared.settings import InvalidSettings, settings
-from shared.wording import pluralize
+from shared.wording import format_count, was_or_were
 
 if TYPE_CHECKING:  # the functions in shared/clients import it when they make the client
     from shared.clients.broker import Kafka
@@ -181,7 +181,7 @@ def send_or_leave_to_sweep(kafka: Kafka, *messages: Message) -> None:
     try:
         kafka.send(*messages)
     except Unavailable:
-        count = pluralize(len(messages), "message was", "messages were")
+        count = f"{format_count(len(messages), 'message')} {was_or_were(len(messages))}"
         log.warning("%s not sent; sweep will send what is missing", count, exc_info=True)
 
 

@@ -14,7 +14,7 @@ from google.pubsub_v1.types import PubsubMessage
 from shared.errors import Unavailable
 from shared.messages import PubSubMessage
 from shared.settings import Settings
-from shared.wording import pluralize
+from shared.wording import format_count
 
 # As long as Kafka's own delivery may take. After it the caller's delivery is retried.
 PUBLISH_TIMEOUT_SECONDS = 30
@@ -43,7 +43,7 @@ class PubSub:
                 try:
                     Api.publish(self._client, topic=path, messages=request, timeout=PUBLISH_TIMEOUT_SECONDS)
                 except GoogleAPIError as error:
-                    count = pluralize(len(request), "message", "messages")
+                    count = format_count(len(request), "message")
                     raise Unavailable(f"Pub/Sub did not accept {count}: {error}") from error
 
 

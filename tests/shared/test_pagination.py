@@ -44,7 +44,7 @@ def insert_import(conn: Connection, created_at: datetime) -> UUID:
         "generation": 1,
         "size_bytes": 1,
         "operation": "UPDATE",
-        "on_error": "continue",
+        "on_error": "partial",
         "status": "COMPLETED",
         "reason": "All rows were applied.",
         "created_at": created_at,
