@@ -33,7 +33,7 @@ resource "google_cloudfunctions2_function" "function" {
   location = var.region
 
   build_config {
-    runtime         = "python314" # the newest that Cloud Run functions offers; all of requirements.txt has wheels for it
+    runtime         = "python313" # the newest that the tests are run on
     entry_point     = each.key
     service_account = google_service_account.builder.id
 

@@ -94,13 +94,13 @@ resource "google_monitoring_alert_policy" "alert" {
   }
 }
 
-# Sweep looks at all that is active every minute and says what several attempts could not bring on; a render that makes
-# no headway says so itself.
+# Sweep logs an import that several workers claimed without progress. A function logs a job of its own, like a render,
+# that stalls.
 resource "google_logging_metric" "active_too_long" {
   name = "imports-and-exports-active-too-long"
   filter = join(" AND ", [
     "resource.type = \"cloud_run_revision\"",
-    "jsonPayload.message : \"has not moved for\"",
+    "(jsonPayload.message : \"has made no progress in\" OR jsonPayload.message : \"No progress for\")",
   ])
 
   metric_descriptor {

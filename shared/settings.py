@@ -33,7 +33,7 @@ def matching(pattern: str, words: str) -> Meta:
 
 SECRET = Meta(extra={"secret": True})  # never shown: neither in an error nor in a repr
 
-Text = Annotated[str, allowed("a text that is not empty")]
+Text = Annotated[str, allowed("text that is not empty")]
 Switch = Annotated[bool, allowed("on or off (or true, false, yes, no, 1, 0)")]
 # A century: the database cannot count back just any number of days.
 Days = Annotated[int, allowed("a whole number of days from 1 to 36500", ge=1, le=36_500)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 
-def pluralize(count: int, singular: str, plural: str) -> str:
-    """`count` with thousands separators, followed by the words that agree with it."""
-    return f"{count:,} {singular if count == 1 else plural}"
+def format_count(number: int, noun: str) -> str:
+    """Writes a number with its noun in singular or plural: "1 row", "2,000 rows"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def was_or_were(count: int) -> str:
-    """The verb that agrees with `count`, where other words stand between the two: "1 of 17 rows was"."""
-    return "was" if count == 1 else "were"
+def was_or_were(number: int) -> str:
+    """The verb that agrees with a number which other words separate from it: "1 of 17 rows was"."""
+    return "was" if number == 1 else "were"

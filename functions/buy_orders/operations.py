@@ -25,7 +25,7 @@ from shared.problems import not_found, refused
 from shared.tables.service import buy_order_export_settings
 from shared.tables.service import buy_order_send_events as delivery_events
 from shared.tables.service import buy_order_sends as deliveries
-from shared.wording import pluralize
+from shared.wording import format_count, was_or_were
 
 if TYPE_CHECKING:  # loaded at run time by the function that makes the clients
     from shared.clients.broker import Kafka
@@ -200,7 +200,7 @@ def check_identifiers(identifiers: Sequence[str]) -> tuple[str, ...]:
     if repeated := [identifier for identifier, count in Counter(identifiers).items() if count > 1]:
         raise refused("identifiers", f"Each identifier may appear once. Repeated: {', '.join(repeated)}.")
     if not 1 <= len(identifiers) <= MAX_IDENTIFIERS:
-        found = pluralize(len(identifiers), "identifier was", "identifiers were")
+        found = f"{format_count(len(identifiers), 'identifier')} {was_or_were(len(identifiers))}"
         names = f": {', '.join(identifiers)}" if identifiers else ""
         raise refused("identifiers", f"A buy order takes 1 to {MAX_IDENTIFIERS} identifiers. {found} given{names}.")
     return tuple(sorted(identifiers, key=IDENTIFIERS.index))

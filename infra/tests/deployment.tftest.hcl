@@ -191,17 +191,17 @@ run "functions_get_every_setting_that_they_read" {
   }
 }
 
-run "an_alert_watches_for_a_message_that_functions_log" {
+run "an_alert_watches_for_messages_that_functions_log" {
   assert {
     condition = alltrue([
       for phrase in flatten(regexall("jsonPayload.message : \"([^\"]+)\"", google_logging_metric.active_too_long.filter)) :
       anytrue([for module in fileset("..", "{functions,shared}/**/*.py") : strcontains(file("../${module}"), phrase)])
     ])
-    error_message = "The alert would never fire: no function logs this phrase."
+    error_message = "The alert would never fire for a phrase that no function logs."
   }
   assert {
-    condition     = length(regexall("jsonPayload.message : \"[^\"]+\"", google_logging_metric.active_too_long.filter)) == 1
-    error_message = "The filter names one phrase."
+    condition     = length(regexall("jsonPayload.message : \"[^\"]+\"", google_logging_metric.active_too_long.filter)) > 0
+    error_message = "The filter names phrases."
   }
 }
 
