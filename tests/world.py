@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import functions_framework
 import pytest
@@ -41,6 +41,8 @@ from shared.settings import DatabaseSettings
 
 if TYPE_CHECKING:
     from tests.conftest import Databases
+
+M = TypeVar("M", bound=Message)
 
 MAIN = Path(main.__file__)
 MAX_DELIVERIES = 2_000  # a flow that takes more never ends
@@ -124,11 +126,11 @@ class Broker:
             self.sent.append(copy)
         self.boundaries.reach("sent")
 
-    def of(self, kind: type[Message]) -> list[Message]:
+    def of(self, kind: type[M]) -> list[M]:
         """The messages of one kind that were sent, delivered or not."""
         return [message for message in self.sent if isinstance(message, kind)]
 
-    def take(self, kind: type[Message]) -> list[Message]:
+    def take(self, kind: type[M]) -> list[M]:
         """Removes the messages of one kind from those that wait, and returns them."""
         taken = [message for message in self.waiting if isinstance(message, kind)]
         self.waiting = deque(message for message in self.waiting if not isinstance(message, kind))
