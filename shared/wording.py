@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 def pluralize(count: int, singular: str, plural: str) -> str:
-    """`count` with thousands separators, followed by the words that agree with it."""
+    """Returns `count` with thousands separators, followed by the words in singular or plural."""
     return f"{count:,} {singular if count == 1 else plural}"
 
 
 def was_or_were(count: int) -> str:
-    """The verb that agrees with `count`, where other words stand between the two: "1 of 17 rows was"."""
+    """Returns the verb that agrees with `count`, for a sentence such as "1 of 17 rows was refused"."""
     return "was" if count == 1 else "were"

@@ -128,7 +128,8 @@ def fail_export(conn: Connection, claim: ExportClaim, error: str) -> ExportHisto
 def delete_export(conn: Connection, webshop_uuid: UUID, export_uuid: UUID) -> ExportHistory | None:
     """Marks the export as deleted, and as FAILED if it was not finished.
 
-    Returns None if the webshop has no such export. The row and its history stay. The caller deletes the files, and sweep deletes them later if that fails.
+    Returns None if the webshop has no such export. The row and its history stay. The caller deletes the files; sweep
+    does so later if that fails.
     """
     unfinished = exports.c.status.in_(UNFINISHED)
     statement = (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.buy_orders.addresses import MAX_NAME_LENGTH, checked_address, one_line
+from functions.buy_orders.addresses import MAX_NAME_LENGTH, parse_address, to_one_line
 from shared.problems import Problem
 
 CASES = Path(__file__).parents[2] / "data" / "mail_addresses.txt"
@@ -28,10 +28,10 @@ def cases():
 def test_an_address_is_one_address_or_refused(typed, meaning):
     """One mailbox that the mail service takes, and nothing that could end a header."""
     if meaning != "refused":
-        assert checked_address(typed, "recipient") == meaning
+        assert parse_address(typed, "recipient") == meaning
         return
     with pytest.raises(Problem) as refusal:
-        checked_address(typed, "recipient")
+        parse_address(typed, "recipient")
     assert (refusal.value.status, refusal.value.at) == (422, "recipient")
     assert refusal.value.detail.isprintable()
 
@@ -40,14 +40,14 @@ def test_an_address_is_one_address_or_refused(typed, meaning):
 def test_whatever_is_typed_stays_out_of_the_headers(typed):
     """An address that is taken has neither space nor line break; a name is one printable line."""
     try:
-        address = checked_address(typed, "recipient")
+        address = parse_address(typed, "recipient")
     except Problem:
         pass
     else:
         assert address.isascii()
         assert address.isprintable()
         assert not set(address) & set(' ,;<>"()')
-    name = one_line(typed)
+    name = to_one_line(typed)
     assert name.isprintable()
     assert len(name) <= MAX_NAME_LENGTH
-    assert one_line(name) == name.strip()
+    assert to_one_line(name) == name.strip()
