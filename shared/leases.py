@@ -56,7 +56,7 @@ def now(plus_seconds: float = 0) -> ColumnElement[datetime]:
 
 @dataclass(frozen=True)
 class LeasedTable:
-    """A table of jobs. Besides the columns that are named here it has uuid, status, lease_until, wake_at, finished_at."""
+    """A table of jobs. Besides the columns named here it has uuid, status, lease_until, wake_at and finished_at."""
 
     table: Table
     claimable: tuple[str, ...]  # states in which a worker may claim a job

@@ -33,7 +33,7 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
 def fetch_page(
     conn: Connection, statement: Select[Any], order: FromClause, query: PageQuery
 ) -> tuple[Sequence[RowMapping], str | None]:
-    """Returns the rows of one page of `statement`, newest first, and the cursor of the next page (None: it is the last).
+    """Returns one page of the rows of `statement`, newest first, and the cursor of the next page (None: no more).
 
     `order` is the table whose columns `created_at` and `uuid` order the list; `statement` selects both. Raises Problem
     422 if the cursor is invalid.
