@@ -215,8 +215,10 @@ def exports(fresh_databases: Databases, bucket_name: str, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def buying(fresh_databases: Databases, bucket_name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[BuyOrdersWorld]:
-    """All functions over databases and a bucket of this test's own, with buy orders and a mail service."""
+def buy_orders(
+    fresh_databases: Databases, bucket_name: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[BuyOrdersWorld]:
+    """All functions over databases and a bucket of this test's own, with buy orders and an email service."""
     made = BuyOrdersWorld(fresh_databases, bucket_name, monkeypatch)
     yield made
     made.close()
