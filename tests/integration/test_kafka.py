@@ -157,9 +157,9 @@ def test_the_broker_dies_and_hangs_during_an_import(
                 half_sent.release()  # import_batches sends the next ones to nobody
         databases.product.wait_for_waiting(APPLYING)
         with hanging_broker():
-            applied, _ = catalogue.outcomes(import_uuid)
+            applied, _ = catalogue.count_applied(import_uuid)
             unapplied.release()
-            wait_until(lambda: catalogue.outcomes(import_uuid)[0] > applied, "a batch to be applied")
+            wait_until(lambda: catalogue.count_applied(import_uuid)[0] > applied, "a batch to be applied")
             seen = shop.find(import_uuid)
             assert seen is not None
             assert seen["status"] == "IMPORTING"  # its result cannot have come through
