@@ -21,7 +21,7 @@ FOLDER = "demo"  # below the stack's directory
 
 def run() -> int:
     """Runs the demo. Returns the exit status: 0 when every check passed."""
-    folder = state.here().path(FOLDER)
+    folder = state.find_state().path(FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
     with find_or_start_stack(folder / "stack") as stack:
         return run_chapters(stack, folder)

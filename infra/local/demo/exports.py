@@ -177,7 +177,7 @@ def check_low_stock(path: Path, databases: Databases) -> Iterator[str]:
 
 def check_round_trip(shop: Shop, path: Path, products: int) -> Iterator[str]:
     """Imports an export, and yields where that changed a product."""
-    print(f"\nThe export {path.name} has all columns of {format_count(products, 'product')}. It is imported again:")
+    print(f"\nThe export {path.name}, with all columns of {format_count(products, 'product')}, is imported again:")
     finished = run_import(shop, File(path.name, path.read_bytes(), "COMPLETED", applied=products))
     result = finished.result
     counts = ", ".join(f"{result[f'{kind}_rows']:,} {kind}" for kind in ("updated", "unchanged", "failed"))

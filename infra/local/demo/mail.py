@@ -132,6 +132,7 @@ def check_message(message: EmailMessage, delivery: Mapping[str, Any], files: Map
         yield f"The email was sent to {message['To']}, not to {delivery['recipient']}."
     by_type = {Path(name).suffix: file for name, file in files.items()}
     if set(by_type) != FILE_TYPES or len(files) != len(FILE_TYPES):
-        yield f"The attachments are {', '.join(files)}, but should be one file of each of {', '.join(sorted(FILE_TYPES))}."
+        types = ", ".join(sorted(FILE_TYPES))
+        yield f"The attachments are {', '.join(files)}, but should be one file of each type: {types}."
     elif by_type[".csv"] != by_type[".xlsx"] or not by_type[".csv"].rows:
         yield f"The CSV file has {by_type['.csv']}, the XLSX file {by_type['.xlsx']}, or their headings differ."

@@ -22,7 +22,7 @@ POLL_SECONDS = 0.05
 @contextmanager
 def find_or_start_stack(own_directory: Path) -> Iterator[State]:
     """Yields the running stack of this directory, or one on `own_directory` that runs until the context ends."""
-    here = state.here()
+    here = state.find_state()
     if is_up(here):
         yield here
         return
