@@ -258,7 +258,7 @@ class Stack:
         """Saves what the other commands need."""
         environment = {
             "API_URL": self.api_url(),
-            "GRPC_TARGET": "",  # the gRPC server is not implemented yet
+            "GRPC_TARGET": "",  # there is no gRPC server yet
             **{variable: self.environment[variable] for variable in DATABASE_VARIABLES.values()},
             **{name: self.environment[name] for name in ("STORAGE_EMULATOR_HOST", "BUCKET")},
             **{name: self.environment[name] for name in ("KAFKA_BOOTSTRAP_SERVERS", "PUBSUB_EMULATOR_HOST")},
