@@ -92,7 +92,7 @@ def clients_of(entry: Entry) -> tuple[str, ...]:
     if entry.bucket:
         names.append("storage")
     if "SENDGRID_API_KEY" in entry.secrets:
-        names.append("mail_service")
+        names.append("email_service")
     return tuple(names)
 
 

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,10 @@ class Bucket:
         self._path = f"/storage/v1/b/{quote(name)}/o"
         self._connection = http.client.HTTPConnection(self._address, timeout=TIMEOUT_SECONDS)
         self._last: tuple[bytes, dict[str, Any]] = (b"", {})
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()
 
     def objects(self, prefix: str) -> Iterator[dict[str, Any]]:
         """The resource of every object under `prefix`. Raises OSError or HTTPException when the server is away."""
@@ -81,6 +86,10 @@ class Delivered:
         self._keys.add(key)
         self._file.write(f"{key}\n")
 
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
 
 @dataclass
 class Watcher:
@@ -103,6 +112,12 @@ class Watcher:
                 self._not_before[key] = float("inf")
                 self._pool.submit(self._deliver, key, resource)
 
+    def close(self) -> None:
+        """Waits for the deliveries under way, and closes what it reads and writes."""
+        self._pool.shutdown()
+        self.bucket.close()
+        self.delivered.close()
+
     def _deliver(self, key: str, resource: dict[str, Any]) -> None:
         if cloud_events.taken(self.function_url, *cloud_events.object_finalized(resource)):
             self.delivered.add(key)
@@ -118,12 +133,12 @@ class Watcher:
 def serve(child: Child, storage_host: str, bucket_name: str, function_url: str, delivered: Path) -> None:
     """Watches until it is killed. A server that is away is asked again."""
     logging.basicConfig(format="%(asctime)s %(message)s")
-    watcher = Watcher(Bucket(storage_host, bucket_name), function_url, Delivered(delivered))
-    child.ready()
-    while True:
-        try:
-            watcher.look()
-        except (OSError, http.client.HTTPException) as error:
-            log.warning("The bucket cannot be listed: %s", error)
-            time.sleep(FIRST_BACKOFF_SECONDS)
-        time.sleep(POLL_SECONDS)
+    with closing(Watcher(Bucket(storage_host, bucket_name), function_url, Delivered(delivered))) as watcher:
+        child.ready()
+        while True:
+            try:
+                watcher.look()
+            except (OSError, http.client.HTTPException) as error:
+                log.warning("The bucket cannot be listed: %s", error)
+                time.sleep(FIRST_BACKOFF_SECONDS)
+            time.sleep(POLL_SECONDS)

@@ -421,6 +421,6 @@ def test_a_request_that_no_attempt_can_meet_ends_at_once(exports):
     found = exports.get(asked["uuid"])
     assert found["status"] == "FAILED"
     assert "users" in found["error"]
-    assert len(exports.dead_letters.letters) == 1
+    assert len(exports.dead_letters.messages) == 1
     exports.recover()
     exports.assert_settled()

@@ -80,7 +80,7 @@ def test_an_import_that_does_not_move_is_said_so(world, caplog):
 def test_an_outcome_that_was_not_mirrored_is_sent_again_after_a_minute(world):
     """The message says which products, as the first one did."""
     identifiers = world.identifiers(2)
-    (lost,) = world.import_and_hold(
+    (lost,) = world.import_without_mirror(
         table([["identifier", "price"], *[[identifier, "3.21"] for identifier in identifiers]])
     )
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,14 +57,11 @@ class Demo:
 
 
 @pytest.fixture
-def demo() -> Iterator[Demo]:
-    # pytest's temporary folder has a path that is too long for the sockets in it.
-    folder = Path(tempfile.mkdtemp(prefix="demo-"))
-    demo = Demo(folder)
+def demo(open_path: Path) -> Iterator[Demo]:
+    demo = Demo(open_path)
     yield demo
     for process in demo.processes():
         process.kill()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.parametrize(

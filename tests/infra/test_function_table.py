@@ -77,8 +77,8 @@ def test_a_function_has_access_only_to_what_it_uses(name: str) -> None:
     }
     assert bool(entry.bucket) == ("storage" in used)
     assert entry.kafka == ("kafka" in used or entry.kind == "worker")
-    assert ("SENDGRID_API_KEY" in entry.secrets) == ("mail_service" in used)
-    assert entry.signs_urls == (".signed_url(" in source)
+    assert ("SENDGRID_API_KEY" in entry.secrets) == ("email_service" in used)
+    assert entry.signs_urls == (".sign_url(" in source)
 
 
 ENTRY = "sweep: {kind: schedule, memory_mb: 512, threads: 1, max_instances: 1"

@@ -37,7 +37,7 @@ def test_threads_are_limited(threads: int, expected: int) -> None:
         ),
         pytest.param(
             Entry(kind="kafka", threads=2, databases=("service",), secrets=("SENDGRID_API_KEY",), **SIZE),
-            ("service_database", "mail_service"),
+            ("service_database", "email_service"),
             id="a sender of emails",
         ),
         pytest.param(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,14 +40,17 @@ class Client:
         response = self._connection.getresponse()
         return response.status, response.headers, response.read()
 
+    def close(self) -> None:
+        self._connection.close()
+
 
 @pytest.fixture
 def client(receiver: Receiver) -> Iterator[Client]:
     port, unused_port = ports.free_ports(2)
     addresses = {"imports_api": receiver.address, "dead_api": f"127.0.0.1:{unused_port}"}
     server = gateway.server("127.0.0.1", port, FUNCTIONS, addresses, KEYS)
-    with serving(server):
-        yield Client(port)
+    with serving(server), closing(Client(port)) as client:
+        yield client
 
 
 def test_a_request_reaches_its_function_as_it_was_sent(client: Client, receiver: Receiver) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 import urllib.request
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,9 +40,12 @@ def bucket(host: str) -> storage.Bucket:
 
 
 @pytest.fixture
-def watcher(host: str, receiver: Receiver, tmp_path: Path) -> Callable[[], Watcher]:
-    """Creates a watcher, which knows what earlier watchers have delivered."""
-    return lambda: Watcher(Bucket(host, NAME), receiver.url, Delivered(tmp_path / "delivered"))
+def watcher(host: str, receiver: Receiver, tmp_path: Path) -> Iterator[Callable[[], Watcher]]:
+    """Creates watchers. Each knows what earlier watchers have delivered."""
+    with ExitStack() as watchers:
+        yield lambda: watchers.enter_context(
+            closing(Watcher(Bucket(host, NAME), receiver.url, Delivered(tmp_path / "delivered")))
+        )
 
 
 def test_an_upload_session_accepts_one_put_and_keeps_its_metadata(bucket: storage.Bucket, host: str) -> None:
@@ -74,9 +78,8 @@ def test_objects_survive_a_restart(bucket: storage.Bucket, tmp_path: Path) -> No
     bucket.blob("imports/x").upload_from_string("kept")
 
     server = storage_server.server(tmp_path / "storage", ports.free_ports(1)[0], NAME)
-    with serving(server):
-        objects = Bucket(f"127.0.0.1:{server.server_port}", NAME).objects("imports/")
-        found = [resource["name"] for resource in objects]
+    with serving(server), closing(Bucket(f"127.0.0.1:{server.server_port}", NAME)) as reopened:
+        found = [resource["name"] for resource in reopened.objects("imports/")]
 
     assert found == ["imports/x"]
 

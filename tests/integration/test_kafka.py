@@ -76,7 +76,7 @@ def test_the_bridge_makes_the_message_that_googles_connector_makes(stack: LocalS
     producer.produce(
         TOPIC,
         key=str(trigger.webshop_uuid),
-        value=trigger.encoded(),
+        value=trigger.encode(),
         headers=[("message-id", "m-1"), ("note", "Süß".encode())],
         timestamp=1_700_000_000_123,
         on_delivery=lambda error, record: reports.append(error or record),
@@ -89,7 +89,7 @@ def test_the_bridge_makes_the_message_that_googles_connector_makes(stack: LocalS
         return next((message for message in pushed if mark.items() <= message["attributes"].items()), None)
 
     message = wait_until(arrived, "the pushed message")
-    assert base64.b64decode(message["data"]) == trigger.encoded()
+    assert base64.b64decode(message["data"]) == trigger.encode()
     assert message["attributes"] == {
         **mark,
         "key": str(trigger.webshop_uuid),

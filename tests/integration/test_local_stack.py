@@ -49,7 +49,7 @@ def test_an_event_is_sent_by_hand(stack: LocalStack, shop: Shop, catalogue: Cata
         "id": "1",
         "type": "google.cloud.pubsub.topic.v1.messagePublished",
         "source": f"//pubsub.googleapis.com/projects/local/topics/{ProductsUpdated.topic}",
-        "data": {"message": {"data": base64.b64encode(updated.encoded()).decode(), "attributes": {}}},
+        "data": {"message": {"data": base64.b64encode(updated.encode()).decode(), "attributes": {}}},
     }
     file = stack.folder / "event.json"
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from infra import settings_table
-from shared.clients.broker import Kafka, Records
+from shared.clients.broker import Kafka, KafkaConsumer
 from shared.clients.bucket import Storage
 from shared.clients.publisher import PubSub
 from shared.settings import InvalidSettings, Settings, from_environment
@@ -155,10 +155,10 @@ def test_settings_cannot_be_changed() -> None:
         pytest.param(PubSub, {}, ["GOOGLE_CLOUD_PROJECT"], id="PubSub"),
         pytest.param(Kafka, {}, ["KAFKA_BOOTSTRAP_SERVERS"], id="Kafka"),
         pytest.param(
-            lambda settings: Records(settings, "group", ["topic"]),
+            lambda settings: KafkaConsumer(settings, "group", ["topic"]),
             {"KAFKA_BOOTSTRAP_SERVERS": "broker:9092", "KAFKA_USERNAME": "functions"},
             ["KAFKA_PASSWORD"],
-            id="Records",
+            id="KafkaConsumer",
         ),
     ],
 )

@@ -352,7 +352,7 @@ def test_an_export_deleted_while_it_is_made_publishes_nothing(exports):
     exports.recover()
     exports.assert_settled()
     assert exports.rows("service", "select status, error from exports") == [
-        ("FAILED", "It was deleted before it was finished.")
+        ("FAILED", "The export was deleted before it was finished.")
     ]
 
 
