@@ -18,7 +18,7 @@ from tests.integration.shop import put
 from tests.integration.waiting import wait_until
 
 if TYPE_CHECKING:
-    from google.cloud import storage
+    from google.cloud import storage  # type: ignore[attr-defined]  # a namespace that other packages type
 
     from tests.integration.catalogue import Catalogue
     from tests.integration.shop import Shop
@@ -199,10 +199,10 @@ def test_a_program_puts_a_file_into_the_bucket(stack: LocalStack, shop: Shop, ca
 
     assert (seen["status"], seen["file_name"]) == ("COMPLETED", "nightly.csv")
     catalogue.assert_applied(import_uuid, rows)
-    wait_until(lambda: all(stack.delivered(path) for path in others), "the events of the other files")
+    wait_until(lambda: all(stack.is_delivered(path) for path in others), "the events of the other files")
     assert shop.uuids() - before == {import_uuid}
     for path in others:
-        assert stack.told("import_upload").count(path) == 1
+        assert stack.read_log("import_upload").count(path) == 1
 
 
 def test_a_file_without_a_user_fails_with_that_reason(stack: LocalStack, shop: Shop, catalogue: Catalogue) -> None:
