@@ -201,10 +201,10 @@ def test_a_file_that_a_program_writes_is_imported(stack: LocalStack, shop: Shop,
 
     assert (ended["status"], ended["file_name"]) == ("COMPLETED", "nightly.csv")
     catalogue.assert_applied(import_uuid, rows)
-    wait_until(lambda: all(stack.delivered(path) for path in other_paths), "the events of the other files")
+    wait_until(lambda: all(stack.is_delivered(path) for path in other_paths), "the events of the other files")
     assert shop.uuids() - before == {import_uuid}
     for path in other_paths:
-        assert stack.told("import_upload").count(path) == 1
+        assert stack.read_log("import_upload").count(path) == 1
 
 
 def test_a_file_without_a_user_fails_with_that_reason(stack: LocalStack, shop: Shop, catalogue: Catalogue) -> None:
