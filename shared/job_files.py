@@ -1,4 +1,4 @@
-"""The files of jobs: each attempt writes into a folder of its own, and sweep deletes what no job needs."""
+"""The files of jobs: each attempt writes to its own folder, and sweep deletes the files that no job needs."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def delete_orphaned_files(
     folder_of: Callable[[Row[Any]], str],
     needed_uris: Callable[[Row[Any]], Collection[str]],
 ) -> None:
-    """Deletes the files that jobs do not need: of dead attempts, and of jobs that were deleted or have expired.
+    """Deletes the files that jobs do not need: of attempts whose worker died, and of deleted or expired jobs.
 
-    `table` says by its column `tidy_at` from when a job's files are to be looked at.
+    The column `tidy_at` of `table` is the time at which the files of a job are due to be checked.
     """
     statement = select(table).where(table.c.tidy_at <= now()).order_by(table.c.tidy_at).limit(MAX_ROWS_PER_SWEEP)
     with service_db.connect() as conn:
         rows = conn.execute(statement).all()
     for row in rows:
         delete_files_except(storage, folder_of(row), needed_uris(row))
-        # Compared, so that a later request to look at the files stays.
-        is_done = (table.c.uuid == row.uuid, table.c.tidy_at == row.tidy_at)
+        # If `tidy_at` has changed meanwhile, the files are due to be checked again.
+        is_unchanged = (table.c.uuid == row.uuid, table.c.tidy_at == row.tidy_at)
         with service_db.begin() as conn:
-            conn.execute(update(table).where(*is_done).values(tidy_at=None))
+            conn.execute(update(table).where(*is_unchanged).values(tidy_at=None))
 
 
 def delete_files_except(storage: Storage, folder: str, needed_uris: Collection[str]) -> None:

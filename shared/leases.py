@@ -1,10 +1,10 @@
-"""Leased jobs: rows that one worker at a time processes, whichever table they are in.
+"""Leased jobs: rows of any table that one worker at a time processes.
 
-A claim takes a row until a time on the database's clock, counts the attempt and raises the fencing token. Every write
-of the worker names that token and a state that is not final, so a worker that outlived its lease cannot write over the
-work of the next one. If a worker dies, its lease ends and sweep requeues the job.
+A claim gives a worker the lease of a row until a time on the database's clock, counts the attempt and raises the
+fencing token. Every write of the worker names that token and a state that is not final, so a worker whose lease has
+ended cannot overwrite the work of the next one. If a worker dies, its lease ends and sweep requeues the job.
 
-A feature's `jobs.py` says which states and columns its table has. Nothing here knows what a job does.
+Each feature's `jobs.py` describes the states and columns of its table. Nothing here depends on what a job does.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ from shared.errors import NothingToDo
 
 log = logging.getLogger(__name__)
 
-LEASE_SECONDS = 30  # many times the pause between two renewals, short enough to wait for after a worker died
-REQUEUE_AFTER_SECONDS = 10  # twice what a message takes through a busy Kafka and Pub/Sub
-# A worker renews its lease before it publishes a file, so after two leases no worker of an earlier attempt can.
+LEASE_SECONDS = 30  # many times RENEW_SECONDS, and a short time to wait for after a worker died
+REQUEUE_AFTER_SECONDS = 10  # twice the time of a message through a busy Kafka and Pub/Sub
+# A worker renews its lease before it publishes a file, so after two leases no earlier attempt can publish one.
 ORPHANED_AFTER_SECONDS = 2 * LEASE_SECONDS
-MAX_ROWS_PER_SWEEP = 500  # of one kind; the next sweep continues
+MAX_ROWS_PER_SWEEP = 500  # of each kind; the next sweep continues with the others
 
 RENEW_SECONDS = 1.0  # between two renewals by a LeaseKeeper; each saves the progress that a merchant watches
-# A LeaseKeeper without progress for so long stops renewing: longer than a silent database takes to time out.
+# A LeaseKeeper stops renewing after so long without progress: longer than the time-out of a database connection.
 MAX_STALL_SECONDS = 120
 
 
 class Claim(Protocol):
-    """A job as it was when a worker claimed it. It has the columns that its LeasedTable names as token and fence."""
+    """A job as it was when a worker claimed it. It has a field for each column in its table's `token` and `fence`."""
 
     @property
     def uuid(self) -> UUID:
-        """Which row it is."""
+        """The key of the job's row."""
 
     @property
     def attempts_so_far(self) -> int:
-        """Claims that count towards giving up, this one included."""
+        """The number of claims that count towards giving up, this one included."""
 
 
 def now(plus_seconds: float = 0) -> ColumnElement[datetime]:
-    """The database's clock, the only one that leases are measured by."""
+    """Returns the time `plus_seconds` from now on the database's clock, the only clock that leases use."""
     return func.clock_timestamp() + timedelta(seconds=plus_seconds)
 
 
@@ -62,11 +62,11 @@ class LeasedTable:
     claimable: tuple[str, ...]  # states in which a worker may claim a job
     unfinished: tuple[str, ...]  # states that are not final
     working: str | None = None  # the state that a claim sets; None: a claim leaves the state as it is
-    token: str = "attempts"  # the column that is the fencing token: it rises with every claim  # noqa: S105
+    token: str = "attempts"  # the column of the fencing token, which rises with every claim  # noqa: S105
     attempts: str = "attempts"  # the column that counts claims towards max_attempts
-    fence: tuple[str, ...] = ()  # further columns that every write of a worker names
-    max_attempts: int | None = None  # a job with so many is not claimed again; None: the worker decides
-    on_write: Mapping[str, Any] = field(default_factory=dict)  # what every write of a worker sets besides
+    fence: tuple[str, ...] = ()  # more columns whose values in the claim every write must match
+    max_attempts: int | None = None  # after so many a job cannot be claimed; None: the worker decides
+    on_write: Mapping[str, Any] = field(default_factory=dict)  # more columns that every write sets
 
     def claim(
         self,
@@ -76,10 +76,10 @@ class LeasedTable:
         returning: Sequence[ColumnElement[Any]],
         **values: Any,
     ) -> Row[Any]:
-        """Claims a job for LEASE_SECONDS and returns the columns `returning` of its row.
+        """Claims a job for LEASE_SECONDS, sets `values`, and returns the columns `returning` of its row.
 
-        Raises NothingToDo when it cannot be claimed: it is unknown, in another state, has had its attempts, or another
-        worker's lease has not ended.
+        Raises NothingToDo when the job cannot be claimed: it does not exist, is in another state, has used up its
+        attempts, does not meet `conditions`, or another worker's lease has not ended.
         """
         columns = self.table.c
         where = [
@@ -109,10 +109,10 @@ class LeasedTable:
         returning: Sequence[ColumnElement[Any]] = (),
         **values: Any,
     ) -> Row[Any]:
-        """Writes `values` to the row of a claim and returns the columns `returning` of it.
+        """Writes `values` to the row of a claim and returns its columns `returning`.
 
-        Raises NothingToDo when another worker has claimed the job since, or it is in none of `states` (by default the
-        state that a claim sets).
+        Raises NothingToDo when another worker has claimed the job since, or when the job is not in one of `states` (by
+        default the state that a claim leaves it in) or does not meet `conditions`.
         """
         columns = self.table.c
         allowed = states or ((self.working,) if self.working else self.claimable)
@@ -133,16 +133,16 @@ class LeasedTable:
         self.write(conn, claim, **{"lease_until": now(LEASE_SECONDS), **values})
 
     def back_off(self, conn: Connection, claim: Claim, **values: Any) -> None:
-        """Shortens the lease to 2, 4, 8, 16, at last LEASE_SECONDS seconds, more with every attempt.
+        """Shortens the lease to 2, 4, 8, 16 seconds, longer with every attempt, and at most LEASE_SECONDS.
 
-        So a passing fault costs seconds, and a lasting one does not use up the attempts within a minute. Raises
+        A short fault thus costs seconds, and a long one does not use up all attempts within a minute. Raises
         NothingToDo when the lease was lost.
         """
         until = now(min(2**claim.attempts_so_far, LEASE_SECONDS))
         self.write(conn, claim, lease_until=until, wake_at=until, **values)
 
     def back_off_if_possible(self, service_db: Engine, claim: Claim, **values: Any) -> None:
-        """Backs off in a transaction of its own. Where that fails the lease just ends."""
+        """Backs off in a separate transaction. If that fails, the next attempt waits until the lease ends."""
         try:
             with service_db.begin() as conn:
                 self.back_off(conn, claim, **values)
@@ -164,16 +164,19 @@ class LeasedTable:
         return self.write(conn, claim, *conditions, states=states, returning=returning, **final)
 
     def final_values(self, status: str) -> dict[str, Any]:
-        """What every final state sets: no lease, a time, and a token that no worker holds."""
+        """Returns the columns that every final state sets: no lease, a time, and a token that no claim has."""
         values: dict[str, Any] = {"status": status, "lease_until": None, "finished_at": now()}
-        if self.token != self.attempts:  # a token that counts attempts stays: the state alone keeps workers out
+        if self.token != self.attempts:  # a token that counts attempts stays: the state alone fences off workers
             values[self.token] = self.table.c[self.token] + 1
         return values
 
     def requeue_stalled(
         self, conn: Connection, *conditions: ColumnElement[bool], returning: Sequence[ColumnElement[Any]]
     ) -> Sequence[Row[Any]]:
-        """The stalled jobs that may be claimed, each at most once in REQUEUE_AFTER_SECONDS."""
+        """Returns the columns `returning` of the stalled jobs that can be claimed. The caller sends their messages.
+
+        Each job is returned at most once in REQUEUE_AFTER_SECONDS.
+        """
         may_be_claimed = [self.table.c.status.in_(self.claimable), *conditions]
         if self.max_attempts is not None:
             may_be_claimed.append(self.table.c[self.attempts] < self.max_attempts)
@@ -194,7 +197,7 @@ class LeasedTable:
         return conn.execute(statement.values(final).returning(*returning)).all()
 
     def _find_stalled(self, *conditions: ColumnElement[bool]) -> Select[tuple[UUID]]:
-        """The unfinished jobs that no worker holds and whose time has come, oldest first, locked."""
+        """Selects and locks the unfinished jobs without a lease whose time has come, oldest first."""
         columns = self.table.c
         return (
             select(columns.uuid)
@@ -214,7 +217,7 @@ class LeaseKeeper:
     """Renews a claim from a thread while a long step runs: the first row of a large sort may take a minute."""
 
     def __init__(self, service_db: Engine, renew: Callable[[Connection, int], None]) -> None:
-        """`renew` renews the lease and saves the progress, given in rows; it raises NothingToDo when it was lost."""
+        """`renew` renews the lease and saves the progress, in rows. It raises NothingToDo when the lease was lost."""
         self._service_db = service_db
         self._renew = renew
         self._rows = 0
@@ -232,7 +235,7 @@ class LeaseKeeper:
         self._thread.join()
 
     def report(self, rows: int) -> None:
-        """Says how many rows are done. Raises NothingToDo when the lease was lost."""
+        """Reports the number of rows that are done. Raises NothingToDo when the lease was lost."""
         if rows != self._rows:
             self._rows, self._progressed_at = rows, time.monotonic()
         if self._lost:

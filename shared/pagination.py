@@ -1,4 +1,4 @@
-"""Lists in pages, newest first, by keyset: a new item never shifts the pages after it."""
+"""Lists in pages, newest first, by keyset: a new item does not shift the items of later pages."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from sqlalchemy import Connection, FromClause, RowMapping, Select, tuple_
 
 from shared.problems import invalid_input
 
-MAX_PAGE_ITEMS = 200  # a page of so many is answered in milliseconds
+MAX_PAGE_ITEMS = 200  # the database reads a page of this size in milliseconds
 
 
 class PageQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which page of a list. A list with filters adds its fields."""
+    """The query parameters of a list. A list with filters adds its own."""
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_PAGE_ITEMS)] = 50  # items
-    cursor: str = ""  # `next_cursor` of the page before; "" for the first page
+    cursor: str = ""  # `next_cursor` of the previous page; "" for the first page
 
 
 class Position(msgspec.Struct, frozen=True, array_like=True):
-    """The last item of a page, which its cursor holds."""
+    """The content of a cursor: the last item of a page."""
 
     created_at: datetime
     uuid: UUID
@@ -33,10 +33,10 @@ class Position(msgspec.Struct, frozen=True, array_like=True):
 def fetch_page(
     conn: Connection, statement: Select[Any], order: FromClause, query: PageQuery
 ) -> tuple[Sequence[RowMapping], str | None]:
-    """The rows of one page of `statement`, newest first, and the cursor of the next page (None: this is the last).
+    """Returns one page of the rows of `statement`, newest first, and the cursor of the next page (None: no more).
 
-    `order` is the table whose `created_at` and `uuid` order the list; both are among the columns selected. Raises
-    Problem 422 when the query's cursor is invalid.
+    `order` is the table whose columns `created_at` and `uuid` order the list; `statement` selects both. Raises Problem
+    422 if the cursor is invalid.
     """
     created_at, uuid = order.c.created_at, order.c.uuid
     if query.cursor:
@@ -50,12 +50,12 @@ def fetch_page(
 
 
 def encode_cursor(position: Position) -> str:
-    """A position as text for a URL."""
+    """Returns a position as text for a URL."""
     return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str) -> Position:
-    """Raises Problem 422 when `cursor` was not made by `encode_cursor`."""
+    """Returns the position in `cursor`. Raises Problem 422 if `encode_cursor` did not make it."""
     try:
         position = msgspec.json.decode(base64.urlsafe_b64decode(f"{cursor}=="), type=Position)
         return Position(position.created_at.astimezone(UTC), position.uuid)

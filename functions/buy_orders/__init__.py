@@ -1,1 +1,1 @@
-"""Mailing buy orders: asking for it (`operations`), its record (`sends`), doing it (`attempt`), its `events`."""
+"""Buy orders: a merchant requests the email of an order to its supplier, and follows what became of it."""

@@ -1,8 +1,7 @@
 """buy_order_email: emails a buy order to its supplier, as CSV, XLSX and PDF.
 
-The files come out of one snapshot, and the email is sent at most once. A message whose delivery another worker holds,
-or whose email was sent, leaves nothing to do; if a worker dies before it sends the email, sweep sends the message
-again.
+The files are read in one snapshot, and the email is sent at most once. If the email was sent, or another worker has the
+lease, there is nothing to do. If a worker dies before it sends the email, sweep requeues the delivery.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, Engine
 
 from functions.buy_orders import email_content, files, orders
-from functions.buy_orders.addresses import one_line
+from functions.buy_orders.addresses import to_one_line
 from functions.buy_orders.jobs import (
     DELIVERIES,
     DeliveryClaim,
@@ -43,8 +42,8 @@ if TYPE_CHECKING:  # loaded at run time by the function that makes the clients
 
 log = logging.getLogger(__name__)
 
-# Where the email service does not say when to try again: after 1, 2, 4, 8 minutes.
-FIRST_POSTPONEMENT_SECONDS = 30
+# If the email service does not say when to try again: doubled with every attempt, so 1, 2, 4, 8 minutes.
+POSTPONEMENT_SECONDS = 30
 
 
 @kafka_function(BuyOrderEmail)
@@ -52,7 +51,7 @@ def buy_order_email(message: BuyOrderEmail) -> None:
     """Handles `webshop.buy-order.email`."""
     service_db, email_service = clients.service_database(), clients.email_service()
     with service_db.begin() as conn:
-        insert_delivery(conn, message, message.recipient)  # another service's message comes before the row
+        insert_delivery(conn, message, message.recipient)  # other services send a message without inserting a row
         claim = claim_delivery(conn, message)
     EmailSender(claim, service_db, clients.product_database(), clients.storage(), email_service).run()
 
@@ -68,11 +67,11 @@ class EmailSender:
     email_service: Mailer
 
     def run(self) -> None:
-        """Makes the files and sends the email.
+        """Renders the files and sends the email.
 
-        Until SENDING is committed, a failure lets the next attempt start after a while, and is raised. After that,
-        nothing is tried again unless the email service says that it did not accept the email. Raises NothingToDo when
-        the lease was lost, and PermanentError, with a sentence for the merchant, when no attempt can succeed.
+        After a failure before SENDING is committed, the next attempt may start soon; the exception is raised. After
+        that, the email is sent again only if the email service responds that it did not accept it. Raises NothingToDo
+        when the lease was lost, and PermanentError, with a sentence for the merchant, when no attempt can succeed.
         """
         try:
             email = self.render_email()
@@ -97,7 +96,7 @@ class EmailSender:
         self.send(email)
 
     def render_email(self) -> Mail:
-        """The email of the order as it is now, with its files, all read in one snapshot."""
+        """Returns the email of the order as it is now, with its files. All of it is read in one snapshot."""
         with self.service_db.connect() as conn:
             identifiers = find_identifiers(conn, self.claim.webshop_uuid)
         with self.product_db.connect() as conn:
@@ -109,7 +108,7 @@ class EmailSender:
                 raise
 
     def render_from_snapshot(self, conn: Connection, identifiers: tuple[str, ...]) -> Mail:
-        """See render_email."""
+        """Renders the email and its files in the transaction of `conn`."""
         message, webshop_uuid = self.claim.message, self.claim.webshop_uuid
         order = orders.find_order(conn, webshop_uuid, message.buy_order_uuid)
         addressees = orders.find_addressees(order, message.recipient, message.cc)
@@ -124,10 +123,10 @@ class EmailSender:
         )
         return Mail(
             reference=str(self.claim.uuid),
-            sender_name=one_line(order.webshop_name),
+            sender_name=to_one_line(order.webshop_name),
             reply_to=addressees.reply_to,
             recipient=addressees.recipient,
-            recipient_name=one_line(order.supplier_name) if message.recipient is None else "",
+            recipient_name=to_one_line(order.supplier_name) if message.recipient is None else "",
             cc=addressees.cc,
             subject=content.subject,
             text=content.text,
@@ -136,7 +135,7 @@ class EmailSender:
         )
 
     def store_files(self, email: Mail) -> None:
-        """Stores the email's files and attaches them to the delivery."""
+        """Stores the email's files in the bucket and attaches their URIs to the delivery."""
         uris = []
         for file in email.files:
             self.renew_lease()
@@ -148,14 +147,14 @@ class EmailSender:
             mark_files_ready(conn, self.claim, email.recipient, uris)
 
     def send(self, email: Mail) -> None:
-        """Sends the email, once, and records the outcome. Raises PermanentError when the email was rejected."""
+        """Sends the email once and records the result. Raises PermanentError when the email was rejected."""
         try:
             message_id = self.email_service.send(email)
         except MailDeferred as deferral:
             seconds = deferral.retry_after_seconds
             if seconds is None:
-                seconds = FIRST_POSTPONEMENT_SECONDS * 2**self.claim.attempts
-            log.warning("%s Delivery %s is tried again in %s s", deferral, self.claim.uuid, seconds)
+                seconds = POSTPONEMENT_SECONDS * 2**self.claim.attempts
+            log.warning("%s The next attempt at delivery %s is in %s s", deferral, self.claim.uuid, seconds)
             with self.service_db.begin() as conn:
                 postpone(conn, self.claim, str(deferral), seconds)
         except MailRejected as rejection:
@@ -171,6 +170,6 @@ class EmailSender:
                 mark_sent(conn, self.claim, message_id)
 
     def renew_lease(self) -> None:
-        """Raises NothingToDo when the lease was lost."""
+        """Renews the lease. Raises NothingToDo when it was lost."""
         with self.service_db.begin() as conn:
             DELIVERIES.renew(conn, self.claim)

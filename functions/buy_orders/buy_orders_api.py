@@ -1,4 +1,4 @@
-"""buy_orders_api: requests the email of a buy order, lists its deliveries, and keeps the export settings."""
+"""buy_orders_api: requests the email of a buy order, lists its deliveries, reads and saves the settings."""
 
 from uuid import UUID
 
@@ -17,14 +17,14 @@ from shared.pagination import PageQuery
 
 
 def email_operations() -> EmailOperations:
-    """The operations, over this process's clients."""
+    """Returns the operations with the clients of this process."""
     return EmailOperations(clients.service_database(), clients.product_database(), clients.kafka())
 
 
 def email_buy_order(
     webshop_uuid: UUID, user_uuid: UUID, buy_order_uuid: UUID, body: EmailBuyOrder, headers: Headers
 ) -> ApiResponse:
-    """Requests the email of an order. The list of the order's emails shows its progress."""
+    """Requests the email of an order. The list of the order's emails shows the progress."""
     key = headers.get("Idempotency-Key")
     delivery = email_operations().request_email(webshop_uuid, user_uuid, buy_order_uuid, body, key)
     emails = f"/webshops/{webshop_uuid}/buy-orders/{buy_order_uuid}/emails"
@@ -32,18 +32,18 @@ def email_buy_order(
 
 
 def list_emails(webshop_uuid: UUID, buy_order_uuid: UUID, query: PageQuery) -> DeliveryPage:
-    """The email deliveries of the order, newest first, each with the events of the email service."""
+    """Lists the email deliveries of the order, newest first, each with its events."""
     return email_operations().list_emails(webshop_uuid, buy_order_uuid, query)
 
 
 def find_settings(webshop_uuid: UUID) -> ExportSettings:
-    """The identifiers by which the webshop's buy orders name their products."""
+    """Returns the identifiers by which the webshop's buy orders name their products."""
     with clients.service_database().connect() as conn:
         return operations.find_settings(conn, webshop_uuid)
 
 
 def save_settings(webshop_uuid: UUID, body: ExportSettings) -> ExportSettings:
-    """Chooses the identifiers. The response has them in the order of their columns."""
+    """Saves the identifiers. The response lists them in the order of their columns."""
     with clients.service_database().begin() as conn:
         return operations.save_settings(conn, webshop_uuid, body)
 

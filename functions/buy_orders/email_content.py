@@ -1,4 +1,4 @@
-"""The text of an email: one template per language."""
+"""The subject and text of an email, from one template per language."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from functions.buy_orders.addresses import one_line
+from functions.buy_orders.addresses import to_one_line
 from shared.problems import invalid_input
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).parent / "templates"
 ENDING = ".jinja"
-MAX_MESSAGE_LENGTH = 5_000  # characters: two pages
+MAX_MESSAGE_LENGTH = 5_000  # characters: about two pages
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class EmailContent:
 
 
 def languages() -> list[str]:
-    """The codes of the languages that have a template."""
+    """Returns the codes of the languages that have a template."""
     return sorted(path.name.removesuffix(ENDING) for path in TEMPLATES.glob(f"*{ENDING}"))
 
 
@@ -38,36 +38,37 @@ def check_options(message: str, language: str) -> None:
     """Raises Problem 422 for a message that is too long, or a language that has no template."""
     if len(message) > MAX_MESSAGE_LENGTH:
         raise invalid_input(
-            "message", f"A message may have {MAX_MESSAGE_LENGTH:,} characters. This one has {len(message):,}."
+            "message", f"A message may have at most {MAX_MESSAGE_LENGTH:,} characters. This one has {len(message):,}."
         )
     if language not in languages():
         raise invalid_input(
-            "language", f'There is no email template in "{one_line(language)}". Known: {", ".join(languages())}.'
+            "language",
+            f'There is no email template for the language "{to_one_line(language)}". Known: {", ".join(languages())}.',
         )
 
 
 def render_content(order: Order, message: str, language: str) -> EmailContent:
-    """The content of the email for `order`. Raises Problem 422 as `check_options` does."""
+    """Returns the content of the email for `order`. Raises Problem 422 as `check_options` does."""
     check_options(message, language)
     values = {"order": order, "message": message.strip(), "total": f"{order.total:,.2f}"}
 
-    def block(name: str, *, escaped: bool) -> str:
+    def render_block(name: str, *, escaped: bool) -> str:
         template = environment(escaped=escaped).get_template(f"{language}{ENDING}")
         return "".join(template.blocks[name](template.new_context(values))).strip()
 
     return EmailContent(
-        subject=one_line(block("subject", escaped=False)),
-        text=block("text", escaped=False) + "\n",
-        html=block("html", escaped=True) + "\n",
+        subject=to_one_line(render_block("subject", escaped=False)),
+        text=render_block("text", escaped=False) + "\n",
+        html=render_block("html", escaped=True) + "\n",
     )
 
 
 @cache
 def environment(*, escaped: bool) -> Environment:
-    """Reads templates; `escaped` makes every value safe in HTML."""
+    """Returns the environment that reads the templates. `escaped` makes every value safe in HTML."""
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=escaped,  # noqa: S701  # off for the plain text alone
+        autoescape=escaped,  # noqa: S701  # off only for the plain text
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,4 +1,4 @@
-"""email_events: receives the email service's signed event webhook: delivered, bounced, dropped, deferred.
+"""email_events: receives the email service's signed events, such as delivered, bounced, dropped, deferred.
 
 A duplicate event changes nothing. Any event of an email proves that the email service accepted it.
 https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event
@@ -23,7 +23,7 @@ from sqlalchemy import Connection, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from werkzeug.datastructures import Headers
 
-from functions.buy_orders.jobs import DELIVERIES, orphaned_files
+from functions.buy_orders.jobs import CHECK_FILES_LATER, DELIVERIES
 from functions.buy_orders.states import Status
 from shared import clients
 from shared.http_api import Route, http_function
@@ -39,7 +39,7 @@ TIMESTAMP_HEADER = "X-Twilio-Email-Event-Webhook-Timestamp"
 # A recorded request cannot be replayed for longer; the clocks of two systems differ by less.
 MAX_AGE_SECONDS = 300
 LAST_SECOND = 253_402_300_799  # of the year 9999, the last that Python's datetime holds
-NAMES = {"bounce": "bounced"}  # other events keep the service's name
+EVENT_NAMES = {"bounce": "bounced"}  # other events keep the name that the email service gives them
 
 log = logging.getLogger(__name__)
 
@@ -63,15 +63,15 @@ email_events = http_function("email_events", ROUTES)
 
 
 class SendGridEvent(msgspec.Struct, frozen=True):
-    """One event of the webhook, as far as it is used."""
+    """One event of the webhook: the fields that are used here."""
 
     event: str
     sg_event_id: str  # the same when the event is sent again
     timestamp: Annotated[int, msgspec.Meta(ge=0, le=LAST_SECOND)]  # seconds since 1970
-    send_uuid: str = ""  # the custom argument of our emails; other emails of the same account have none
+    send_uuid: str = ""  # the custom argument of our emails; "" for other emails of the same account
     email: str = ""
-    reason: str | None = None  # of a bounce or a drop
-    response: str | None = None  # of the recipient's email server, to a delivery or a deferral
+    reason: str | None = None  # why the email bounced or was dropped
+    response: str | None = None  # of the recipient's email server, if the email was delivered or deferred
 
 
 def verify_signature(public_key: str, signature: str, timestamp: str, body: bytes, received_at: datetime) -> None:
@@ -91,12 +91,13 @@ def verify_signature(public_key: str, signature: str, timestamp: str, body: byte
     except (InvalidSignature, binascii.Error, ValueError) as error:
         raise Problem(401, "unauthorized", "These events are not signed by the email service.") from error
     if age_seconds > MAX_AGE_SECONDS:
-        detail = f"These events were signed {age_seconds:.0f} s ago. Allowed are {MAX_AGE_SECONDS}: sign them again."
+        difference = f"The signature's timestamp differs from the current time by {age_seconds:.0f} s."
+        detail = f"{difference} At most {MAX_AGE_SECONDS} s are allowed. Sign the events again."
         raise Problem(401, "unauthorized", detail)
 
 
 def decode_events(body: bytes) -> list[SendGridEvent]:
-    """The events of our emails in `body`. Items that are not such events are skipped. Raises msgspec.DecodeError."""
+    """Returns the events of our emails and skips all others. Raises msgspec.DecodeError if `body` is not a list."""
     events = []
     for item in msgspec.json.decode(body.replace(rb"\u0000", b""), type=list[msgspec.Raw]):
         try:
@@ -104,13 +105,13 @@ def decode_events(body: bytes) -> list[SendGridEvent]:
         except msgspec.ValidationError as error:
             log.warning("Not an event of the email service: %s", error)
             continue
-        if delivery_uuid(event):
+        if parse_delivery_uuid(event):
             events.append(event)
     return events
 
 
-def delivery_uuid(event: SendGridEvent) -> UUID | None:
-    """The delivery that the event is about; None for an email that is not ours."""
+def parse_delivery_uuid(event: SendGridEvent) -> UUID | None:
+    """Returns the uuid of the event's delivery, or None if the email is not ours."""
     try:
         return UUID(event.send_uuid)
     except ValueError:
@@ -120,36 +121,36 @@ def delivery_uuid(event: SendGridEvent) -> UUID | None:
 def store_events(conn: Connection, events: Sequence[SendGridEvent]) -> None:
     """Stores each event once, and marks its delivery SENT: any event proves that the email was accepted.
 
-    A FAILED delivery stays FAILED: the email service itself rejected that email. Deliveries are locked first, in one
-    order, so that two requests at once cannot deadlock.
+    A FAILED delivery stays FAILED: the email service itself rejected that email. The deliveries are locked first, in
+    the order of their uuids, so that two concurrent requests cannot deadlock.
     """
     columns = deliveries.c
-    named = {delivery_uuid(event) for event in events}
-    locking = select(columns.uuid).where(columns.uuid.in_(named)).order_by(columns.uuid).with_for_update()
-    found = set(conn.execute(locking).scalars())
-    unique_events = {event.sg_event_id: event for event in events if delivery_uuid(event) in found}
+    uuids = {parse_delivery_uuid(event) for event in events}
+    statement = select(columns.uuid).where(columns.uuid.in_(uuids)).order_by(columns.uuid).with_for_update()
+    known_uuids = set(conn.execute(statement).scalars())
+    unique_events = {event.sg_event_id: event for event in events if parse_delivery_uuid(event) in known_uuids}
     if not unique_events:
         return
-    statement = insert(delivery_events).values([event_row(event) for event in unique_events.values()])
-    conn.execute(statement.on_conflict_do_nothing())
-    sent = {
+    rows = [to_row(event) for event in unique_events.values()]
+    conn.execute(insert(delivery_events).values(rows).on_conflict_do_nothing())
+    values = {
         **DELIVERIES.final_values(Status.SENT),
-        **orphaned_files(),
+        **CHECK_FILES_LATER,
         "finished_at": func.coalesce(columns.finished_at, now()),
         "reason": "",
         "sent_at": now(),
         "updated_at": now(),
     }
-    unsettled = (columns.uuid.in_(found), columns.status.not_in((Status.SENT, Status.FAILED)))
-    conn.execute(update(deliveries).where(*unsettled).values(**sent))
+    is_unsettled = columns.status.not_in((Status.SENT, Status.FAILED))
+    conn.execute(update(deliveries).where(columns.uuid.in_(known_uuids), is_unsettled).values(**values))
 
 
-def event_row(event: SendGridEvent) -> dict[str, object]:
-    """The event as a row."""
+def to_row(event: SendGridEvent) -> dict[str, object]:
+    """Returns the event as a row."""
     return {
         "id": event.sg_event_id,
-        "send_uuid": delivery_uuid(event),
-        "event": NAMES.get(event.event, event.event),
+        "send_uuid": parse_delivery_uuid(event),
+        "event": EVENT_NAMES.get(event.event, event.event),
         "recipient": event.email,
         "reason": event.reason or event.response or "",
         "occurred_at": datetime.fromtimestamp(event.timestamp, UTC),

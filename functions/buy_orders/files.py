@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 SOURCE = "buy_orders"
-DEFAULT_NAME = "purchase-order"  # of an order whose number has no character that a file name may have
-NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]+")  # the email service does not encode the names of attachments
+DEFAULT_NAME = "purchase-order"  # if the order's number has no character that is allowed in a file name
+NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]+")  # only ASCII is safe: the email service does not encode the names of files
 
 
 class BoundedFile(io.BytesIO):
-    """A file in memory of limited size."""
+    """A file in memory, of limited size."""
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__()
         self._max_bytes = max_bytes
 
     def write(self, data: Buffer) -> int:
-        """Raises PermanentError when the file grows over its limit."""
+        """Writes `data`. Raises PermanentError if that makes the file larger than its limit."""
         written = super().write(data)
         if self.tell() > self._max_bytes:
             limit = f"{MAX_EMAIL_BYTES // 1_000_000} MB"
             reason = (
-                f"The files of this order are together larger than {limit}, the limit of an email. Split the order."
+                f"The files of this order are larger than {limit} together, the limit of an email. Split the order."
             )
             raise PermanentError(reason)
         return written
@@ -54,10 +54,10 @@ def render_files(
     identifiers: tuple[str, ...],
     progress: Callable[[int], None],
 ) -> tuple[File, ...]:
-    """The files of the order called `number`, all read in the transaction that `conn` is in.
+    """Returns the files of the order with this number, all read in the transaction of `conn`.
 
-    `progress` is called about once a second; an exception from it ends the work. Raises PermanentError when the files
-    cannot be emailed. After any exception the connection must be thrown away.
+    `progress` is called about once a second; an exception from it stops the rendering. Raises PermanentError when the
+    files cannot be emailed. After any exception the connection must be invalidated.
     """
     files: list[File] = []
     rows = []
@@ -74,11 +74,11 @@ def render_files(
 def check_files(files: list[File], rows: list[int]) -> None:
     """Raises PermanentError unless these are three files with the same number of lines, none of them empty."""
     if len(files) != len(FileType) or not all(file.content for file in files) or not all(rows):
-        raise PermanentError("There is nothing to send: a file of this order would be empty.")
+        raise PermanentError("A file of this order would be empty, so there is nothing to send. Contact support.")
     if len(set(rows)) > 1:
         raise PermanentError(f"The files of this order differ in their number of lines: {rows}. Contact support.")
 
 
 def file_name(number: str, file_ending: str) -> str:
-    """The name of an order's file, in plain characters."""
+    """Returns the name of an order's file, in plain characters."""
     return safe_file_name_of_type(NOT_PLAIN.sub("-", number), file_ending, DEFAULT_NAME)

@@ -1,8 +1,8 @@
-"""An email delivery as a job: its row, its claim, and each change of it.
+"""An email delivery as a job: its row, its claim, and its transitions.
 
 The number of the attempt is the fencing token. Once SENDING is committed no worker can claim the delivery any more, so
-no worker sends the email a second time: the delivery ends by the email service's response, by one of its events, or, if
-neither comes, as UNCERTAIN.
+no worker sends the email a second time. The email service's response or one of its events ends the delivery; if neither
+arrives, it ends as UNCERTAIN.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ DELIVERIES = LeasedTable(
     on_write={"updated_at": now()},
 )
 
+# Set with every final state: a worker that died in an earlier attempt may have left files.
+CHECK_FILES_LATER: dict[str, Any] = {"tidy_at": now(ORPHANED_AFTER_SECONDS)}
+
 UNCERTAIN_REASON = (
     "It is not known whether the email service accepted this email. If it did, its events will say so and this delivery"
     " becomes SENT. Ask the supplier before you send the order again."
@@ -61,19 +64,19 @@ class DeliveryClaim(msgspec.Struct, frozen=True):
         return BuyOrderEmail.decode(self.request.encode())
 
     def file_path(self, file_name: str) -> str:
-        """Where this attempt's file of that name is stored. Two attempts never write the same object."""
+        """Returns the path of one of this attempt's files. Two attempts never write the same object."""
         return f"{folder_path(self.webshop_uuid, self.uuid)}{self.attempts}/{file_name}"
 
 
 def folder_path(webshop_uuid: UUID, delivery_uuid: UUID) -> str:
-    """Where the files of all attempts of a delivery are stored."""
+    """Returns the folder that holds the files of all attempts of a delivery."""
     return f"buy-orders/{webshop_uuid}/{delivery_uuid}/"
 
 
 def insert_delivery(
     conn: Connection, message: BuyOrderEmail, recipient: str | None, idempotency_key: str | None = None
 ) -> bool:
-    """Inserts a pending delivery. False: one with its uuid or its idempotency key exists."""
+    """Inserts a pending delivery. Returns False if a delivery with its uuid or its idempotency key exists."""
     statement = (
         insert(deliveries)
         .values(
@@ -93,10 +96,10 @@ def insert_delivery(
 
 
 def claim_delivery(conn: Connection, message: BuyOrderEmail) -> DeliveryClaim:
-    """Claims the delivery, to send the email that its row asks for.
+    """Claims the delivery. Its row, not the message, says which email to send.
 
-    Raises NothingToDo when that is not possible: the email was or may have been sent, the delivery has had its
-    attempts, its time has not come, or another worker's lease has not ended.
+    Raises NothingToDo when it cannot be claimed: the email was or may have been sent, the delivery has used up its
+    attempts, it is postponed, or another worker's lease has not ended.
     """
     of_webshop = deliveries.c.webshop_uuid == message.webshop_uuid
     columns = tuple(deliveries.c[name] for name in DeliveryClaim.__struct_fields__)
@@ -105,13 +108,16 @@ def claim_delivery(conn: Connection, message: BuyOrderEmail) -> DeliveryClaim:
 
 
 def mark_files_ready(conn: Connection, claim: DeliveryClaim, recipient: str, file_uris: Sequence[str]) -> None:
-    """Attaches the stored files of this attempt, replacing those of an earlier one. Raises NothingToDo."""
+    """Replaces the files of the delivery by those of this attempt. Raises NothingToDo when the lease was lost."""
     values = {"status": Status.FILES_READY, "reason": "", "recipient": recipient, "file_uris": list(file_uris)}
     DELIVERIES.renew(conn, claim, **values)
 
 
 def mark_sending(conn: Connection, claim: DeliveryClaim) -> None:
-    """From this commit on the email service may have the email. Raises NothingToDo: then it must not be sent."""
+    """Records that the email is about to be sent: after this commit the email service may have it.
+
+    Raises NothingToDo when the lease was lost. The email must not be sent then.
+    """
     lease_until = now(SENDING_LEASE_SECONDS)
     values: dict[str, Any] = {"status": Status.SENDING, "lease_until": lease_until, "wake_at": lease_until}
     DELIVERIES.write(conn, claim, states=(Status.FILES_READY,), **values)
@@ -120,54 +126,49 @@ def mark_sending(conn: Connection, claim: DeliveryClaim) -> None:
 def mark_sent(conn: Connection, claim: DeliveryClaim, message_id: str) -> None:
     """Records that the email service accepted the email, also if sweep has marked the delivery UNCERTAIN meanwhile.
 
-    Raises NothingToDo when one of its events recorded that before.
+    Raises NothingToDo when an event already recorded it.
     """
-    values = {"reason": "", "sent_at": now(), "message_id": message_id, **orphaned_files()}
+    values = {"reason": "", "sent_at": now(), "message_id": message_id, **CHECK_FILES_LATER}
     DELIVERIES.finish(conn, claim, Status.SENT, states=(Status.SENDING, Status.UNCERTAIN), **values)
 
 
 def mark_uncertain(conn: Connection, claim: DeliveryClaim, reason: str) -> None:
     """Marks the delivery UNCERTAIN. Raises NothingToDo if a webhook event already settled it."""
-    values = {"reason": f"{UNCERTAIN_REASON} {reason}", **orphaned_files()}
+    values = {"reason": f"{UNCERTAIN_REASON} {reason}", **CHECK_FILES_LATER}
     DELIVERIES.finish(conn, claim, Status.UNCERTAIN, states=(Status.SENDING,), **values)
 
 
 def fail_delivery(conn: Connection, claim: DeliveryClaim, reason: str) -> None:
-    """Ends a delivery whose email was certainly not accepted; `reason` is a sentence for its merchant.
+    """Ends a delivery as FAILED: its email was not accepted. `reason` is a sentence for the merchant.
 
     Raises NothingToDo when the lease was lost.
     """
     states = (*UNFINISHED, Status.UNCERTAIN)
-    DELIVERIES.finish(conn, claim, Status.FAILED, states=states, reason=reason, **orphaned_files())
+    DELIVERIES.finish(conn, claim, Status.FAILED, states=states, reason=reason, **CHECK_FILES_LATER)
 
 
 def postpone(conn: Connection, claim: DeliveryClaim, reason: str, seconds: int) -> None:
-    """The email service did not accept the email: back to FILES_READY, to be claimed after `seconds`."""
+    """Puts the delivery back to FILES_READY for `seconds`, because the email service did not accept the email."""
     until = now(seconds)
     values: dict[str, Any] = {"status": Status.FILES_READY, "reason": reason, "lease_until": until, "wake_at": until}
     DELIVERIES.write(conn, claim, states=(Status.SENDING,), **values)
 
 
-def orphaned_files() -> dict[str, Any]:
-    """What every end sets: an attempt whose worker died may have left files."""
-    return {"tidy_at": now(ORPHANED_AFTER_SECONDS)}
-
-
 def finish_dead_senders(conn: Connection) -> list[UUID]:
-    """Marks deliveries UNCERTAIN whose worker died before recording the response, and returns their uuids."""
+    """Marks deliveries as UNCERTAIN whose worker died before recording the response. Returns their uuids."""
     rows = DELIVERIES.finish_stalled(
         conn,
         Status.UNCERTAIN,
         deliveries.c.status == Status.SENDING,
         returning=(deliveries.c.uuid,),
         reason=UNCERTAIN_REASON,
-        **orphaned_files(),
+        **CHECK_FILES_LATER,
     )
     return [row.uuid for row in rows]
 
 
 def give_up_stalled(conn: Connection) -> list[UUID]:
-    """Ends the stalled deliveries that have had their attempts and were certainly not sent. Returns their uuids."""
+    """Ends the stalled deliveries that have used up their attempts and were not sent. Returns their uuids."""
     sentence = f"The email could not be sent in {MAX_ATTEMPTS} attempts. Send the order again later."
     rows = DELIVERIES.finish_stalled(
         conn,
@@ -176,19 +177,19 @@ def give_up_stalled(conn: Connection) -> list[UUID]:
         deliveries.c.attempts >= MAX_ATTEMPTS,
         returning=(deliveries.c.uuid,),
         reason=func.concat_ws(" ", sentence, func.nullif(deliveries.c.reason, "")),
-        **orphaned_files(),
+        **CHECK_FILES_LATER,
     )
     return [row.uuid for row in rows]
 
 
 def requeue_stalled(conn: Connection) -> list[BuyOrderEmail]:
-    """The messages of deliveries that no worker holds, each at most once in REQUEUE_AFTER_SECONDS."""
+    """Returns the messages that requeue the stalled deliveries, each at most once in REQUEUE_AFTER_SECONDS."""
     rows = DELIVERIES.requeue_stalled(conn, returning=(deliveries.c.request,))
     return [BuyOrderEmail.decode(row.request.encode()) for row in rows]
 
 
 def expire_files(conn: Connection, retention_days: int) -> None:
-    """Detaches the files that are not kept any more; sweep deletes them."""
+    """Detaches the files of deliveries after the retention. Sweep deletes them later."""
     expired = (
         select(deliveries.c.uuid)
         .where(text("file_uris <> '{}'"), deliveries.c.finished_at <= now(-retention_days * 24 * 3600))

@@ -1,4 +1,4 @@
-"""What a merchant can do with buy orders: email them, list the deliveries, choose the identifiers of products."""
+"""What a merchant can do with buy orders: email them, list the email deliveries, choose how products are named."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:  # loaded at run time by the function that makes the clients
 class ExportSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The identifiers by which a webshop's buy orders name their products."""
 
-    identifiers: tuple[str, ...]  # of functions/exports/identifiers.py; returned in the order of their columns
+    identifiers: tuple[str, ...]  # see functions/exports/identifiers.py; in the order of their columns in a response
 
 
 class EmailBuyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to email a buy order."""
+    """The body of a request to email a buy order."""
 
     recipient: StorableText | None = None  # None: the supplier's address
     cc: tuple[StorableText, ...] = ()
@@ -47,7 +47,7 @@ class EmailBuyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RequestedDelivery(msgspec.Struct, frozen=True):
-    """An email delivery that was requested."""
+    """The response to a request to email a buy order."""
 
     uuid: UUID
     status: Status
@@ -58,7 +58,7 @@ class DeliveryEvent(msgspec.Struct, frozen=True):
 
     event: str  # "delivered", "bounced", "dropped", "deferred" and so on
     recipient: str
-    reason: str  # what the recipient's email server said; "" if nothing
+    reason: str  # the response of the recipient's email server; "" if there is none
     occurred_at: datetime
 
 
@@ -67,9 +67,9 @@ class Delivery(msgspec.Struct, frozen=True):
 
     uuid: UUID
     status: Status
-    reason: str  # why it has this status; "" unless something went wrong
-    recipient: str | None  # None until it is known
-    file_uris: tuple[str, ...]  # gs://bucket/path of CSV, XLSX and PDF, while they are kept
+    reason: str  # why it has this status; "" unless there was a problem
+    recipient: str | None  # None until a worker has read the supplier's address
+    file_uris: tuple[str, ...]  # gs://bucket/path of CSV, XLSX and PDF; empty after the retention
     events: tuple[DeliveryEvent, ...]  # oldest first
     created_at: datetime
     updated_at: datetime
@@ -85,7 +85,7 @@ class DeliveryPage(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class EmailOperations:
-    """The operations on the emails of buy orders, over the clients of a process."""
+    """The operations on the emails of buy orders. They use the clients of the process."""
 
     service_db: Engine
     product_db: Engine
@@ -99,9 +99,9 @@ class EmailOperations:
         request: EmailBuyOrder,
         idempotency_key: str | None,
     ) -> RequestedDelivery:
-        """Records a delivery for buy_order_email to make, or finds the one of that idempotency key.
+        """Inserts a delivery, whose email buy_order_email will send. If the key was used before, returns that delivery.
 
-        Raises Problem 404 for an order that the webshop does not have, 422 for one that cannot be emailed.
+        Raises Problem 404 if the webshop has no such order, and 422 if the order cannot be emailed.
         """
         message = BuyOrderEmail(webshop_uuid, uuid4(), buy_order_uuid, user_uuid, **msgspec.structs.asdict(request))
         if delivery := self.find_by_key(message, check_key(idempotency_key)):
@@ -118,7 +118,7 @@ class EmailOperations:
         return RequestedDelivery(message.send_uuid, Status.PENDING)
 
     def find_by_key(self, message: BuyOrderEmail, idempotency_key: str | None) -> RequestedDelivery | None:
-        """The delivery that was requested with that key. Raises Problem 422 when it was requested differently."""
+        """Returns the delivery with that key, if it exists. Raises Problem 422 if its request is another one."""
         if idempotency_key is None:
             return None
         statement = select(deliveries.c.uuid, deliveries.c.request, deliveries.c.status).where(
@@ -136,16 +136,16 @@ class EmailOperations:
         return RequestedDelivery(row.uuid, Status(row.status))
 
     def list_emails(self, webshop_uuid: UUID, buy_order_uuid: UUID, query: PageQuery) -> DeliveryPage:
-        """A page of an order's deliveries, newest first, also if the order was deleted. Raises Problem 404."""
+        """Returns a page of an order's deliveries, newest first, also if the order was deleted. Raises Problem 404."""
         with self.product_db.connect() as conn:
-            if not orders.exists(conn, webshop_uuid, buy_order_uuid):
+            if not orders.order_exists(conn, webshop_uuid, buy_order_uuid):
                 raise not_found("buy order")
         with self.service_db.connect() as conn:
             return list_deliveries(conn, webshop_uuid, buy_order_uuid, query)
 
 
 def list_deliveries(conn: Connection, webshop_uuid: UUID, buy_order_uuid: UUID, query: PageQuery) -> DeliveryPage:
-    """A page of an order's deliveries, newest first."""
+    """Returns a page of an order's deliveries, newest first."""
     statement = select(deliveries).where(
         deliveries.c.webshop_uuid == webshop_uuid, deliveries.c.buy_order_uuid == buy_order_uuid
     )
@@ -155,7 +155,7 @@ def list_deliveries(conn: Connection, webshop_uuid: UUID, buy_order_uuid: UUID, 
 
 
 def find_events(conn: Connection, delivery_uuids: Sequence[UUID]) -> defaultdict[UUID, list[DeliveryEvent]]:
-    """The events of each of these deliveries, oldest first."""
+    """Returns the events of each of these deliveries, oldest first."""
     statement = (
         select(delivery_events)
         .where(delivery_events.c.send_uuid.in_(delivery_uuids))
@@ -168,13 +168,13 @@ def find_events(conn: Connection, delivery_uuids: Sequence[UUID]) -> defaultdict
 
 
 def to_delivery(row: RowMapping, events: Iterable[DeliveryEvent]) -> Delivery:
-    """A row as its merchant sees it."""
+    """Returns a row as the merchant sees it."""
     values = {name: row[name] for name in Delivery.__struct_fields__ if name in row}
     return msgspec.convert({**values, "events": tuple(events)}, Delivery)
 
 
 def find_settings(conn: Connection, webshop_uuid: UUID) -> ExportSettings:
-    """The webshop's settings, or the defaults."""
+    """Returns the webshop's settings, or the default ones."""
     return ExportSettings(find_identifiers(conn, webshop_uuid))
 
 
@@ -192,7 +192,7 @@ def save_settings(conn: Connection, webshop_uuid: UUID, request: ExportSettings)
 
 
 def check_identifiers(identifiers: Sequence[str]) -> tuple[str, ...]:
-    """`identifiers` in the order of their columns. Raises Problem 422 for unknown, repeated, too many or none."""
+    """Returns `identifiers` in the order of their columns. Raises Problem 422 if they are not a valid choice."""
     for position, identifier in enumerate(identifiers):
         if identifier not in IDENTIFIERS:
             detail = f'There is no identifier "{identifier[:60]}". Known: {", ".join(IDENTIFIERS)}.'

@@ -1,4 +1,4 @@
-"""What an email says about a buy order, read from the product database, and whether the order can be emailed."""
+"""Reads a buy order from the product database for its email, and checks that it can be emailed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import func, select
 
-from functions.buy_orders.addresses import checked_address, checked_copies
+from functions.buy_orders.addresses import parse_address, parse_copies
 from functions.exports.source import belongs_to
 from shared.problems import invalid_input, not_found
 from shared.tables.product import buy_order_lines, buy_orders, suppliers, webshops
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Order(msgspec.Struct, frozen=True):
-    """A buy order as its email describes it."""
+    """The fields of a buy order that its email shows."""
 
     number: str
     currency: str  # ISO 4217
@@ -37,7 +37,7 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class Addressees(msgspec.Struct, frozen=True):
-    """Who gets an email, and who gets the reply to it."""
+    """The addresses of an email: who gets it, and who gets the reply."""
 
     reply_to: str
     recipient: str
@@ -45,7 +45,7 @@ class Addressees(msgspec.Struct, frozen=True):
 
 
 def find_order(conn: Connection, webshop_uuid: UUID, buy_order_uuid: UUID) -> Order:
-    """The order. Raises Problem 404 when the webshop has none of that uuid, or it was deleted; 422 without lines."""
+    """Returns the order. Raises Problem 404 if the webshop has no such order or it was deleted, 422 without lines."""
     amounts = func.sum(buy_order_lines.c.quantity * buy_order_lines.c.unit_price)
     statement = (
         select(
@@ -78,13 +78,13 @@ def find_order(conn: Connection, webshop_uuid: UUID, buy_order_uuid: UUID) -> Or
     order = msgspec.convert(row._mapping, Order, from_attributes=True)
     if not order.lines:
         raise invalid_input(
-            "buy_order_uuid", f"Buy order {order.number} has no lines. Add what is to be ordered first."
+            "buy_order_uuid", f"Buy order {order.number} has no lines. Add a line for each product to order."
         )
     return order
 
 
-def exists(conn: Connection, webshop_uuid: UUID, buy_order_uuid: UUID) -> bool:
-    """Whether the webshop has, or had, such an order."""
+def order_exists(conn: Connection, webshop_uuid: UUID, buy_order_uuid: UUID) -> bool:
+    """Returns whether the webshop has such an order, also if it was deleted."""
     statement = select(buy_orders.c.uuid).where(
         buy_orders.c.uuid == buy_order_uuid, buy_orders.c.webshop_uuid == webshop_uuid
     )
@@ -92,10 +92,10 @@ def exists(conn: Connection, webshop_uuid: UUID, buy_order_uuid: UUID) -> bool:
 
 
 def find_addressees(order: Order, recipient: str | None, cc: tuple[str, ...]) -> Addressees:
-    """Who gets the email of `order`: `recipient`, or the supplier if it is None. Raises Problem 422."""
+    """Returns the addresses of the order's email. Without `recipient` it goes to the supplier. Raises Problem 422."""
     if recipient is None and not order.supplier_email_address:
         detail = f"The supplier {order.supplier_name} has no email address. Add one, or name a recipient."
         raise invalid_input("recipient", detail)
-    address = checked_address((order.supplier_email_address if recipient is None else recipient) or "", "recipient")
-    reply_to = checked_address(order.webshop_email_address, "webshop.email_address")
-    return Addressees(reply_to, address, checked_copies(cc, address))
+    address = parse_address((order.supplier_email_address if recipient is None else recipient) or "", "recipient")
+    reply_to = parse_address(order.webshop_email_address, "webshop.email_address")
+    return Addressees(reply_to, address, parse_copies(cc, address))

@@ -1,4 +1,4 @@
-"""The email deliveries' part of sweep: stalled deliveries, and files that are not kept or not needed any more."""
+"""The email deliveries' part of sweep: stalled deliveries, expired and orphaned files."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ log = logging.getLogger(__name__)
 
 
 def requeue_stalled_deliveries(service_db: Engine) -> list[BuyOrderEmail]:
-    """Ends the deliveries that will not be tried again, and returns the messages of those that will."""
+    """Ends the stalled deliveries that must not be tried again, and returns the messages that requeue the others."""
     with service_db.begin() as conn:
         for delivery_uuid in jobs.finish_dead_senders(conn):
             log.error("The worker of delivery %s died while it sent the email: it is UNCERTAIN", delivery_uuid)
         for delivery_uuid in jobs.give_up_stalled(conn):
-            log.error("Delivery %s has had its attempts: it is FAILED", delivery_uuid)
+            log.error("Delivery %s has used up its attempts: it is FAILED", delivery_uuid)
         return jobs.requeue_stalled(conn)
 
 
 def expire_delivery_files(service_db: Engine, retention_days: int) -> None:
-    """Detaches the files that are not kept any more."""
+    """Detaches the files of deliveries after the retention."""
     with service_db.begin() as conn:
         jobs.expire_files(conn, retention_days)
 

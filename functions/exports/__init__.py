@@ -1,1 +1,1 @@
-"""Exports: what can be taken away (`sources`), what of it is asked for (`requests`), its file (`writers`)."""
+"""Exports: a table (`sources`), narrowed by a merchant's request (`requests`), becomes a file (`writers`)."""

@@ -1,6 +1,6 @@
 """export_history: keeps the Export History Table.
 
-Every message holds the whole record and its version, so any order and any number of deliveries end the same.
+Every message holds the whole record and its version, so the result does not depend on the order or number of messages.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def export_history(record: ExportHistory) -> None:
 
 
 def store_record(conn: Connection, record: ExportHistory) -> None:
-    """Writes `record` unless a later version is stored; if it is the export's latest, sweep sends it no more.
+    """Writes `record`, unless this version or a later one is stored. Sweep does not send the latest version again then.
 
-    A duplicate, or an older record that comes late, changes nothing.
+    A duplicate, or an older record that arrives late, changes nothing.
     """
     values = msgspec.structs.asdict(record)
     statement = insert(history_table).values(**values)

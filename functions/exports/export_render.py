@@ -1,7 +1,7 @@
-"""export_render: makes the file of an export.
+"""export_render: renders the file of an export.
 
-The rows come out of one snapshot, into a file that appears as a whole or not at all. A delivery that meets another
-worker's live lease has nothing to do; if that worker dies, sweep sends the request again.
+All rows are read in one snapshot. The file becomes visible only when it is complete. If another worker has the lease,
+this one has nothing to do: if that worker dies, sweep sends the request again.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def export_render(request: ExportRequest) -> None:
     with service_db.begin() as conn:
         claim, record = claim_export(conn, request.export_uuid)
     renderer = ExportRenderer(claim, service_db, clients.product_database(), clients.storage(), clients.kafka())
-    renderer.run(record, give_up_after=MAX_ATTEMPTS)
+    renderer.run(record, max_attempts=MAX_ATTEMPTS)
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class ExportRenderer:
     storage: Storage
     kafka: Kafka
 
-    def run(self, record: ExportHistory, give_up_after: int) -> None:
-        """Makes the file and completes the export. `record` is its history record since the claim.
+    def run(self, record: ExportHistory, max_attempts: int) -> None:
+        """Renders the file and completes the export. `record` is the history record of the claim, to be sent.
 
-        A failure ends the export as FAILED if this is attempt number `give_up_after`; otherwise the next attempt may
-        start after a while. It is raised either way. Raises NothingToDo when the lease was lost or the export deleted,
-        and PermanentError, with a sentence for the merchant, when no attempt can succeed.
+        After a failure in attempt number `max_attempts` the export is FAILED; after an earlier one the next attempt may
+        start soon. The exception is raised in both cases. Raises NothingToDo when the lease was lost or the export was
+        deleted, and PermanentError, with a sentence for the merchant, when no attempt can succeed.
         """
         try:
             self.render_and_complete(record)
@@ -78,18 +78,18 @@ class ExportRenderer:
             self.fail(reason)
             raise PermanentError(reason) from error
         except Exception:
-            if self.claim.attempts < give_up_after:
+            if self.claim.attempts < max_attempts:
                 EXPORTS.back_off_if_possible(self.service_db, self.claim)
                 raise
             reference = uuid.uuid4()
-            log.exception("Export %s failed for good, reference %s", self.claim.uuid, reference)
+            log.exception("Export %s failed in its last attempt, reference %s", self.claim.uuid, reference)
             self.fail(f"Something went wrong on our side. Request the export again. Reference: {reference}")
             raise
 
     def render_and_complete(self, record: ExportHistory) -> None:
-        """Renders, publishes the file, and completes the export: in this order, so a completed export has its file.
+        """Renders and publishes the file, then completes the export: a completed export always has its file.
 
-        The lease is renewed last before publishing: a worker that has lost it publishes nothing.
+        The lease is renewed just before the file is published, so a worker that has lost it publishes nothing.
         """
         claim = self.claim
         with LeaseKeeper(self.service_db, lambda conn, rows: renew_lease(conn, claim, rows)) as lease:
@@ -108,7 +108,10 @@ class ExportRenderer:
         send_or_leave_to_sweep(self.kafka, record)
 
     def render_rows(self, sink: BinaryIO, lease: LeaseKeeper) -> int:
-        """Renders into `sink` and returns the number of rows. A connection in the middle of a COPY is thrown away."""
+        """Renders into `sink` and returns the number of rows.
+
+        After an exception the connection is closed: it may be in the middle of a COPY.
+        """
         request = msgspec.json.decode(self.claim.request, type=CreateExport)
         with self.service_db.connect() as conn:
             identifiers = find_identifiers(conn, self.claim.webshop_uuid)
@@ -120,14 +123,14 @@ class ExportRenderer:
                 raise
 
     def fail(self, reason: str) -> None:
-        """Ends the export as FAILED; if the database does not answer, sweep has it rendered again.
+        """Ends the export as FAILED. If the database does not respond, sweep requeues the export later.
 
-        Raises NothingToDo when the export is final already, as it is after a commit whose answer was lost.
+        Raises NothingToDo when the export is already final, as after a commit whose confirmation was lost.
         """
         try:
             with self.service_db.begin() as conn:
                 record = fail_export(conn, self.claim, reason)
         except SQLAlchemyError:
-            log.exception("Export %s could not be ended; sweep will have it rendered again", self.claim.uuid)
+            log.exception("Export %s could not be marked as FAILED; sweep will requeue it", self.claim.uuid)
             return
         send_or_leave_to_sweep(self.kafka, record)

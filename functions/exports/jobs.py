@@ -1,7 +1,7 @@
-"""An export as a job: its row, its claim, and each change of it.
+"""An export as a job: its row, its claim, and its transitions.
 
-The number of the attempt is the fencing token. Each change that the history shows raises the row's version and is
-returned as the message to send; until the history has that version, sweep sends it again.
+The number of the attempt is the fencing token. Each change that the history shows raises the row's version, and is
+returned as the message to send. Sweep sends the message again until the history has that version.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shared.leases import MAX_ROWS_PER_SWEEP, ORPHANED_AFTER_SECONDS, REQUEUE_AF
 from shared.messages import ExportHistory, ExportRequest
 from shared.tables.service import exports
 
-MAX_AGE_HOURS = 24  # of an unfinished export that no worker even claims; its merchant has long asked again
+MAX_AGE_HOURS = 24  # of an unfinished export, also if no worker ever claimed it: by then no merchant waits for it
 
 EXPORTS = LeasedTable(
     exports, claimable=UNFINISHED, unfinished=UNFINISHED, working=Status.RENDERING, max_attempts=MAX_ATTEMPTS
@@ -27,12 +27,12 @@ HISTORY_COLUMNS = tuple(exports.c[name] for name in ExportHistory.__struct_field
 
 
 class NewExport(msgspec.Struct, frozen=True):
-    """An export as it is requested."""
+    """A new export, to be inserted."""
 
     uuid: UUID
     webshop_uuid: UUID
     user_uuid: UUID
-    name: str  # of the file, safe for a path
+    name: str  # of the file, safe as a part of a path
     source: str
     file_type: str
     request: str  # CreateExport as JSON
@@ -56,22 +56,22 @@ class ExportClaim(msgspec.Struct, frozen=True):
 
     @property
     def path(self) -> str:
-        """Where this attempt's file is stored."""
+        """The path of this attempt's file in the bucket."""
         return file_path(self.webshop_uuid, self.uuid, self.attempts, self.name)
 
 
 def file_path(webshop_uuid: UUID, export_uuid: UUID, attempt: int, name: str) -> str:
-    """Where the file of one attempt is stored. Two attempts never write the same object."""
+    """Returns the path of one attempt's file. Two attempts never write the same object."""
     return f"{folder_path(webshop_uuid, export_uuid)}{attempt}/{name}"
 
 
 def folder_path(webshop_uuid: UUID, export_uuid: UUID) -> str:
-    """Where the files of all attempts of an export are stored."""
+    """Returns the folder that holds the files of all attempts of an export."""
     return f"exports/{webshop_uuid}/{export_uuid}/"
 
 
 def insert_export(conn: Connection, export: NewExport) -> ExportHistory | None:
-    """Inserts a pending export; None: one with its idempotency key exists."""
+    """Inserts a pending export. Returns None if an export with its idempotency key exists."""
     statement = (
         insert(exports)
         .values(
@@ -88,27 +88,30 @@ def insert_export(conn: Connection, export: NewExport) -> ExportHistory | None:
 
 
 def claim_export(conn: Connection, export_uuid: UUID) -> tuple[ExportClaim, ExportHistory]:
-    """Claims the export and returns its history record since then. Raises NothingToDo when that is not possible."""
+    """Claims the export. Returns the claim and the history record of this change.
+
+    Raises NothingToDo when the export cannot be claimed.
+    """
     row = EXPORTS.claim(conn, export_uuid, returning=tuple(exports.c), **history_change(progress_rows=0))
     return msgspec.convert(row, ExportClaim, from_attributes=True), to_history(row)
 
 
 def renew_lease(conn: Connection, claim: ExportClaim, progress_rows: int) -> None:
-    """Renews the lease and saves how many rows are written. Raises NothingToDo when the lease was lost."""
+    """Renews the lease and saves the number of rows written so far. Raises NothingToDo when the lease was lost."""
     EXPORTS.renew(conn, claim, progress_rows=progress_rows)
 
 
 def complete_export(conn: Connection, claim: ExportClaim, rows: int, size_bytes: int, file_uri: str) -> ExportHistory:
     """Completes the export with the file of this attempt.
 
-    Raises NothingToDo when the export was deleted or the lease was lost: then the file is not needed.
+    Raises NothingToDo when the export was deleted or the lease was lost: then nothing needs the file.
     """
     values = history_change(
         rows=rows,
         progress_rows=rows,
         size_bytes=size_bytes,
         file_uri=file_uri,
-        # An earlier attempt may have left a file.
+        # A worker that died in an earlier attempt may have left a file.
         tidy_at=now(ORPHANED_AFTER_SECONDS) if claim.attempts > 1 else None,
     )
     not_deleted = exports.c.deleted_at.is_(None)
@@ -117,15 +120,16 @@ def complete_export(conn: Connection, claim: ExportClaim, rows: int, size_bytes:
 
 
 def fail_export(conn: Connection, claim: ExportClaim, error: str) -> ExportHistory:
-    """Ends the export without a file; `error` is a sentence for its merchant. Raises NothingToDo."""
+    """Ends the export as FAILED. `error` is a sentence for the merchant. Raises NothingToDo when the lease was lost."""
     values = failure_values(error)
     return to_history(EXPORTS.finish(conn, claim, Status.FAILED, returning=HISTORY_COLUMNS, **values))
 
 
 def delete_export(conn: Connection, webshop_uuid: UUID, export_uuid: UUID) -> ExportHistory | None:
-    """Deletes the export, and ends it if it was not finished. None: the webshop has none of that uuid.
+    """Marks the export as deleted, and as FAILED if it was not finished.
 
-    Its row and its history stay. The caller deletes its files; sweep does so too, later.
+    Returns None if the webshop has no such export. The row and its history stay. The caller deletes the files; sweep
+    does so later if that fails.
     """
     unfinished = exports.c.status.in_(UNFINISHED)
     statement = (
@@ -137,7 +141,7 @@ def delete_export(conn: Connection, webshop_uuid: UUID, export_uuid: UUID) -> Ex
                 file_uri=None,
                 tidy_at=now(ORPHANED_AFTER_SECONDS),
                 status=case((unfinished, Status.FAILED.value), else_=exports.c.status),
-                error=case((unfinished, "It was deleted before it was finished."), else_=exports.c.error),
+                error=case((unfinished, "The export was deleted before it was finished."), else_=exports.c.error),
                 finished_at=func.coalesce(exports.c.finished_at, now()),
                 lease_until=None,
             )
@@ -149,11 +153,11 @@ def delete_export(conn: Connection, webshop_uuid: UUID, export_uuid: UUID) -> Ex
 
 
 def give_up_stalled(conn: Connection) -> list[ExportHistory]:
-    """Ends the stalled exports that have had their attempts or their time."""
+    """Ends the stalled exports that have used up their attempts or are too old, and returns their records."""
     is_given_up = or_(exports.c.attempts >= MAX_ATTEMPTS, exports.c.created_at < now(-MAX_AGE_HOURS * 3600))
     error = (
         f"The export could not be finished in {MAX_ATTEMPTS} attempts or {MAX_AGE_HOURS} hours. Request it again. If"
-        " that fails too, request fewer rows or columns, or quote this export's uuid to support."
+        " that fails too, request fewer rows or columns, or contact support with the uuid of this export."
     )
     values = failure_values(error)
     rows = EXPORTS.finish_stalled(conn, Status.FAILED, is_given_up, returning=HISTORY_COLUMNS, **values)
@@ -161,13 +165,13 @@ def give_up_stalled(conn: Connection) -> list[ExportHistory]:
 
 
 def requeue_stalled(conn: Connection) -> list[ExportRequest]:
-    """The requests of exports that no worker holds, each at most once in REQUEUE_AFTER_SECONDS."""
+    """Returns the messages that requeue the stalled exports, each at most once in REQUEUE_AFTER_SECONDS."""
     rows = EXPORTS.requeue_stalled(conn, returning=(exports.c.webshop_uuid, exports.c.uuid))
     return [ExportRequest(row.webshop_uuid, row.uuid) for row in rows]
 
 
 def expire_exports(conn: Connection, retention_days: int) -> list[ExportHistory]:
-    """Ends the exports whose files are not kept any more; sweep deletes the files."""
+    """Marks exports as EXPIRED after the retention, and returns their records. Sweep deletes their files later."""
     expired = (
         select(exports.c.uuid)
         .where(exports.c.file_uri.is_not(None), exports.c.finished_at <= now(-retention_days * 24 * 3600))
@@ -181,7 +185,7 @@ def expire_exports(conn: Connection, retention_days: int) -> list[ExportHistory]
 
 
 def requeue_late_history(conn: Connection) -> list[ExportHistory]:
-    """The records of exports whose history is behind, each at most once in REQUEUE_AFTER_SECONDS."""
+    """Returns the records that the history still lacks, each at most once in REQUEUE_AFTER_SECONDS."""
     late = (
         select(exports.c.uuid)
         .where(exports.c.history_due_at <= now())
@@ -194,16 +198,16 @@ def requeue_late_history(conn: Connection) -> list[ExportHistory]:
 
 
 def history_change(**values: Any) -> dict[str, Any]:
-    """`values`, and what every change sets that the history shows."""
+    """Returns `values` together with the columns that every change sets which the history shows."""
     change = {"version": exports.c.version + 1, "updated_at": now(), "history_due_at": now(REQUEUE_AFTER_SECONDS)}
     return {**change, **values}
 
 
 def failure_values(error: str) -> dict[str, Any]:
-    """What a failure sets. A file may exist all the same, of an attempt whose worker died."""
+    """Returns the columns that a failure sets. Sweep looks for files, which a worker that died may have left."""
     return history_change(error=error, tidy_at=now(ORPHANED_AFTER_SECONDS))
 
 
 def to_history(row: Row[Any]) -> ExportHistory:
-    """The history record of a row."""
+    """Returns the history record of a row."""
     return msgspec.convert(row, ExportHistory, from_attributes=True)

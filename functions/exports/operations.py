@@ -1,4 +1,4 @@
-"""What a merchant can do with exports: request, find, list, download, delete. Every API calls these."""
+"""What a merchant can do with exports: request, find, list, download, delete. All APIs call these operations."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class Export(msgspec.Struct, frozen=True):
-    """An export as its merchant sees it: its history record, and what else its row knows."""
+    """An export as its merchant sees it: the fields of its history record, and more fields of its row."""
 
     uuid: UUID
     name: str  # of the file
@@ -54,13 +54,13 @@ class Export(msgspec.Struct, frozen=True):
     webshop_uuid: UUID
     user_uuid: UUID
     source: str
-    file_uri: str | None  # None: there is no file, not yet or not any more
+    file_uri: str | None  # None while there is no file, and after it was deleted
     file_type: str
-    rows: int | None  # without the heading; None until it is completed
+    rows: int | None  # without the heading; None until the export is completed
     size_bytes: int | None
     progress_rows: int  # written so far
     download_url: str | None  # a path of this API
-    error: str  # why there is no file; "" unless it failed
+    error: str  # why there is no file; "" unless the export failed
 
 
 class ExportQuery(PageQuery, frozen=True, forbid_unknown_fields=True):
@@ -91,7 +91,7 @@ class ExportFile:
 
 @dataclass(frozen=True)
 class ExportOperations:
-    """The operations that change something, over the clients of a process."""
+    """The operations that change something. They use the clients of the process."""
 
     service_db: Engine
     product_db: Engine
@@ -101,7 +101,10 @@ class ExportOperations:
     def request(
         self, webshop_uuid: UUID, user_uuid: UUID, request: CreateExport, idempotency_key: str | None
     ) -> Export:
-        """Records an export for export_render to make, or finds the one of that key. Raises Problem 422."""
+        """Inserts an export, which export_render will render. Returns the existing export if its key was used before.
+
+        Raises Problem 422 naming what is not allowed.
+        """
         export = new_export(webshop_uuid, user_uuid, request, idempotency_key)
         with self.service_db.begin() as conn:
             record = insert_export(conn, export)
@@ -110,21 +113,21 @@ class ExportOperations:
         send_or_leave_to_sweep(self.kafka, record, ExportRequest(webshop_uuid, export.uuid))
         return self.find(webshop_uuid, export.uuid)
 
-    def make(self, webshop_uuid: UUID, user_uuid: UUID, request: CreateExport, idempotency_key: str | None) -> Export:
-        """Records an export and makes it, or finds the one of that key, which may be unfinished.
+    def render(self, webshop_uuid: UUID, user_uuid: UUID, request: CreateExport, idempotency_key: str | None) -> Export:
+        """Inserts and renders an export. If its key was used before, returns that export, which may be unfinished.
 
-        Raises Problem 422, also for faults that only rendering finds, and 503 when a system that we depend on failed:
-        then the export is FAILED.
+        Raises Problem 422, also for mistakes that only rendering finds, and Problem 503 when a system that we depend
+        on failed. The export is FAILED then.
         """
         export = new_export(webshop_uuid, user_uuid, request, idempotency_key)
-        claimed = self.insert_and_claim(export)
-        if claimed is None:
+        claim_and_record = self.insert_and_claim(export)
+        if claim_and_record is None:
             return self.find_by_key(export, request)
-        claim, record = claimed
+        claim, record = claim_and_record
         more = {"export_uuid": str(export.uuid)}
         renderer = ExportRenderer(claim, self.service_db, self.product_db, self.storage, self.kafka)
         try:
-            renderer.run(record, give_up_after=1)
+            renderer.run(record, max_attempts=1)
         except NothingToDo as late:
             log.info("%s; the response is the export as it is now", late)
         except PermanentError as error:
@@ -135,12 +138,15 @@ class ExportOperations:
         return self.find(webshop_uuid, export.uuid)
 
     def insert_and_claim(self, export: NewExport) -> tuple[ExportClaim, ExportHistory] | None:
-        """Records an export that no other worker can claim first; None: one with its idempotency key exists."""
+        """Inserts an export and claims it in one transaction, so that no other worker can claim it first.
+
+        Returns None if an export with its idempotency key exists.
+        """
         with self.service_db.begin() as conn:
             return claim_export(conn, export.uuid) if insert_export(conn, export) else None
 
     def delete(self, webshop_uuid: UUID, export_uuid: UUID) -> None:
-        """Deletes an export and its files; its record stays in the history. Raises Problem 404."""
+        """Deletes an export and its files. Its record stays in the history. Raises Problem 404."""
         with self.service_db.begin() as conn:
             record = delete_export(conn, webshop_uuid, export_uuid)
         if record is None:
@@ -148,16 +154,19 @@ class ExportOperations:
         try:
             delete_files_except(self.storage, folder_path(webshop_uuid, export_uuid), needed_uris=())
         except Unavailable:
-            log.warning("The files of export %s were not deleted; sweep will do it", export_uuid, exc_info=True)
+            log.warning("The files of export %s were not deleted; sweep will delete them", export_uuid, exc_info=True)
         send_or_leave_to_sweep(self.kafka, record)
 
     def find(self, webshop_uuid: UUID, export_uuid: UUID) -> Export:
-        """The export as it is now. Raises Problem 404."""
+        """Returns the export as it is now. Raises Problem 404."""
         with self.service_db.connect() as conn:
             return find_export(conn, webshop_uuid, export_uuid)
 
     def find_by_key(self, export: NewExport, request: CreateExport) -> Export:
-        """The export with the idempotency key of `export`, deleted or not. Raises Problem 422 if it differs."""
+        """Returns the export with the idempotency key of `export`, also if it was deleted.
+
+        Raises Problem 422 if its request differs from `request`.
+        """
         same_key = (
             exports.c.webshop_uuid == export.webshop_uuid,
             exports.c.user_uuid == export.user_uuid,
@@ -171,12 +180,12 @@ class ExportOperations:
 
 
 def find_export(conn: Connection, webshop_uuid: UUID, export_uuid: UUID) -> Export:
-    """One export, from its own row. Raises Problem 404 when the webshop has none of that uuid, or it was deleted."""
+    """Returns one export, from its own row. Raises Problem 404 if the webshop has no such export or it was deleted."""
     return to_export(find_row(conn, webshop_uuid, export_uuid))
 
 
 def list_exports(conn: Connection, webshop_uuid: UUID, query: ExportQuery) -> ExportPage:
-    """A page of the webshop's exports, newest first: the history, joined with the exports' rows."""
+    """Returns a page of the webshop's exports, newest first: the history, joined with the exports' rows."""
     columns = export_history.c
     filters = (
         (columns.status, eq, query.status),
@@ -199,7 +208,7 @@ def list_exports(conn: Connection, webshop_uuid: UUID, query: ExportQuery) -> Ex
 
 
 def find_file(conn: Connection, webshop_uuid: UUID, export_uuid: UUID) -> ExportFile:
-    """The file to download. Raises Problem 404, 410 when it is not kept any more, 409 when there is none (yet)."""
+    """Returns the file to download. Raises Problem 404, 410 if the file has expired, 409 if there is no file (yet)."""
     row = find_row(conn, webshop_uuid, export_uuid)
     if row["status"] == Status.EXPIRED:
         raise export_expired()
@@ -213,12 +222,12 @@ def find_file(conn: Connection, webshop_uuid: UUID, export_uuid: UUID) -> Export
 
 
 def export_expired() -> Problem:
-    """The file existed and is not kept any more."""
-    return Problem(410, "export-expired", "The file of this export is not kept any more. Request the export again.")
+    """Returns the problem for a file that was deleted at the end of its retention."""
+    return Problem(410, "export-expired", "The file of this export has expired. Request the export again.")
 
 
 def new_export(webshop_uuid: UUID, user_uuid: UUID, request: CreateExport, idempotency_key: str | None) -> NewExport:
-    """The export to record. Raises Problem 422 naming what is not allowed."""
+    """Returns the export to insert. Raises Problem 422 naming what is not allowed."""
     file_type = validate(request).file_type
     return NewExport(
         uuid=uuid4(),
@@ -233,7 +242,7 @@ def new_export(webshop_uuid: UUID, user_uuid: UUID, request: CreateExport, idemp
 
 
 def find_row(conn: Connection, webshop_uuid: UUID, export_uuid: UUID) -> RowMapping:
-    """The export's row. Raises Problem 404, also when it was deleted."""
+    """Returns the export's row. Raises Problem 404, also if the export was deleted."""
     of_webshop = (exports.c.uuid == export_uuid, exports.c.webshop_uuid == webshop_uuid)
     row = conn.execute(select(exports).where(*of_webshop, exports.c.deleted_at.is_(None))).mappings().one_or_none()
     if row is None:
@@ -242,7 +251,7 @@ def find_row(conn: Connection, webshop_uuid: UUID, export_uuid: UUID) -> RowMapp
 
 
 def to_export(row: RowMapping) -> Export:
-    """A row as its merchant sees it."""
+    """Returns a row as the merchant sees it."""
     path = f"/webshops/{row['webshop_uuid']}/exports/{row['uuid']}/download"
     values = {name: row[name] for name in Export.__struct_fields__ if name in row}
     return msgspec.convert({**values, "download_url": path if row["file_uri"] else None}, Export)

@@ -1,4 +1,4 @@
-"""The exports' part of sweep: stalled exports, late history, files that are not kept or not needed any more."""
+"""The exports' part of sweep: stalled exports, late history records, expired and orphaned files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # loaded at run time by the function that makes the clients
 
 
 def requeue_stalled_exports(service_db: Engine) -> list[ExportHistory | ExportRequest]:
-    """Ends the exports that have had their attempts, and requeues the others that no worker holds.
+    """Gives up the stalled exports that have used up their attempts, and requeues the others.
 
     Returns the messages to send.
     """
@@ -25,13 +25,13 @@ def requeue_stalled_exports(service_db: Engine) -> list[ExportHistory | ExportRe
 
 
 def requeue_late_history(service_db: Engine) -> list[ExportHistory]:
-    """The records to send of exports whose history is behind."""
+    """Returns the records to send again, because the history does not have them yet."""
     with service_db.begin() as conn:
         return jobs.requeue_late_history(conn)
 
 
 def expire_exports(service_db: Engine, retention_days: int) -> list[ExportHistory]:
-    """Expires the exports whose files are not kept any more. Returns the records to send."""
+    """Marks exports as EXPIRED after the retention. Returns the records to send."""
     with service_db.begin() as conn:
         return jobs.expire_exports(conn, retention_days)
 

@@ -1,10 +1,10 @@
-"""The states of an export, and the limits that several steps keep to."""
+"""The states of an export, and the limit of its attempts."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
-MAX_ATTEMPTS = 5  # claims before an export is given up: what failed five times will fail the sixth
+MAX_ATTEMPTS = 5  # claims before an export is given up: what failed five times is not likely to succeed
 
 
 class Status(StrEnum):
@@ -14,7 +14,7 @@ class Status(StrEnum):
     RENDERING = "RENDERING"
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
-    EXPIRED = "EXPIRED"  # was completed; its file is not kept any more
+    EXPIRED = "EXPIRED"  # it was completed; its file was deleted at the end of the retention
 
 
 UNFINISHED = (Status.PENDING, Status.RENDERING)

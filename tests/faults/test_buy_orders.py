@@ -1,6 +1,6 @@
-"""Mails of buy orders under fire: killed at any call, delivered twice, late or never; a world that fails.
+"""Email deliveries under faults: workers that are killed at any call, duplicate and late messages, failing systems.
 
-Whatever happens, the send ends, no mail is handed over twice, and the bucket holds exactly the files of the sends.
+After every fault the delivery ends, no email is sent twice, and the bucket has exactly the files of the deliveries.
 """
 
 from __future__ import annotations
@@ -8,238 +8,247 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
+from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from functions.buy_orders import buy_order_email, jobs, states
+from functions.buy_orders.jobs import DeliveryClaim
 from shared.clients.mailer import MailDeferred
 from shared.errors import NothingToDo, Unavailable
 from shared.messages import BuyOrderEmail
 from tests.buy_orders_world import BuyOrdersWorld, event
 from tests.world import Killed
 
-# To the outside, counted, not guessed: commits, what is done to the bucket, and the mail.
-CALLS_OF_A_MAIL = 18
-CALL_OF_THE_MAIL = 16  # of them: until it, nothing was handed over
+# Calls to other systems: commits, changes of the bucket, messages, and the email. The first test counts them.
+CALLS_OF_A_DELIVERY = 18
+EMAIL_CALL = 16  # the one of them that sends the email
 CALLS_OF_A_REQUEST = 3
 
 
-def deliver_killed_at(buying: BuyOrdersWorld, call: int, message: BuyOrderEmail) -> bool:
-    """Delivers `message` with a kill at the `call`-th call; whether somebody was killed."""
-    buying.kill_at(call)
+def deliver_killed_at(buy_orders: BuyOrdersWorld, call: int, message: BuyOrderEmail) -> bool:
+    """Delivers `message` with a kill at call number `call` (0: none). Returns whether the worker was killed."""
+    buy_orders.kill_at(call)
     try:
-        buying.deliver(message)
+        buy_orders.deliver(message)
     except Killed:
         return True
     finally:
-        buying.boundaries.until_kill = 0
+        buy_orders.boundaries.until_kill = 0
     return False
 
 
-def states_of(buying: BuyOrdersWorld) -> list[str]:
-    return [status for (status,) in buying.rows("service", "select status from buy_order_sends")]
+def read_states(buy_orders: BuyOrdersWorld) -> list[str]:
+    """Returns the states of all deliveries."""
+    return [status for (status,) in buy_orders.rows("service", "select status from buy_order_sends")]
 
 
-def test_what_the_other_tests_count(buying):
-    """The calls that a kill can hit, and which of them hands the mail over."""
-    reached: list[str] = []
-    reach = buying.boundaries.reach
-    buying.boundaries.reach = lambda what: (reached.append(what), reach(what))
+def test_the_number_of_calls(buy_orders: BuyOrdersWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other tests kill a worker at each of these calls, and depend on which of them sends the email."""
+    calls: list[str] = []
+    reach = buy_orders.boundaries.reach
 
-    assert not deliver_killed_at(buying, 0, buying.message())
+    def record(call: str) -> None:
+        calls.append(call)
+        reach(call)
 
-    assert len(reached) == CALLS_OF_A_MAIL
-    assert reached.index("mail") + 1 == CALL_OF_THE_MAIL
-    reached.clear()
-    buying.ask_for_mail()
-    assert len(reached) == CALLS_OF_A_REQUEST
+    monkeypatch.setattr(buy_orders.boundaries, "reach", record)
+
+    assert not deliver_killed_at(buy_orders, 0, buy_orders.message())
+
+    assert len(calls) == CALLS_OF_A_DELIVERY
+    assert calls.index("mail") + 1 == EMAIL_CALL
+    calls.clear()
+    buy_orders.request_email()
+    assert len(calls) == CALLS_OF_A_REQUEST
 
 
-@pytest.mark.parametrize("call", range(1, CALLS_OF_A_MAIL + 1))
-def test_a_function_killed_at_any_call_never_mails_twice(buying, call):
-    """Killed before the mail it goes on; from the mail on the send is UNCERTAIN until an event tells."""
-    message = buying.message()
+@pytest.mark.parametrize("call", range(1, CALLS_OF_A_DELIVERY + 1))
+def test_a_worker_killed_at_any_call_sends_at_most_one_email(buy_orders: BuyOrdersWorld, call: int) -> None:
+    """After a kill before the email, another attempt sends it. After a later kill the delivery is UNCERTAIN."""
+    message = buy_orders.message()
 
-    assert deliver_killed_at(buying, call, message)
+    assert deliver_killed_at(buy_orders, call, message)
     for _ in range(3):
-        buying.deliver(message)
-    buying.recover()
-    buying.deliver(message)
+        buy_orders.deliver(message)
+    buy_orders.recover()
+    buy_orders.deliver(message)
 
-    mails = len(buying.mail_service.taken)
-    (status,) = states_of(buying)
-    assert mails == (0 if call == CALL_OF_THE_MAIL else 1)
-    assert status == ("SENT" if call < CALL_OF_THE_MAIL else "UNCERTAIN")
-    buying.assert_settled()
-    if call > CALL_OF_THE_MAIL:
-        assert buying.tell(event(message.send_uuid)) == 204
-        buying.recover()
-        assert states_of(buying) == ["SENT"]
-        assert len(buying.mail_service.taken) == 1
-
-
-@pytest.mark.parametrize("first", range(1, CALL_OF_THE_MAIL - 1, 2))
-def test_killed_again_and_again_it_still_is_one_mail(buying, first):
-    """Each attempt dies somewhere else; the fifth may live."""
-    message = buying.message()
-    for death in range(4):
-        assert deliver_killed_at(buying, 1 + (first + 3 * death) % (CALL_OF_THE_MAIL - 2), message)
-        buying.let_time_pass()
-
-    buying.recover()
-
-    assert len(buying.mail_service.taken) == 1
-    assert states_of(buying) == ["SENT"]
-    buying.assert_settled()
+    (status,) = read_states(buy_orders)
+    assert len(buy_orders.accepted_emails()) == (0 if call == EMAIL_CALL else 1)
+    assert status == ("SENT" if call < EMAIL_CALL else "UNCERTAIN")
+    buy_orders.assert_settled()
+    if call > EMAIL_CALL:
+        assert buy_orders.post_events(event(message.send_uuid)) == 204
+        buy_orders.recover()
+        assert read_states(buy_orders) == ["SENT"]
+        assert len(buy_orders.accepted_emails()) == 1
 
 
-def test_a_send_that_kills_whoever_tries_it_fails(buying):
-    """Five attempts that died before the mail: FAILED with a reason, and no mail."""
-    message = buying.message()
+@pytest.mark.parametrize("first", range(1, EMAIL_CALL - 1, 2))
+def test_four_killed_workers_still_send_one_email(buy_orders: BuyOrdersWorld, first: int) -> None:
+    """Each attempt is killed at another call before the email. The fifth attempt sends it."""
+    message = buy_orders.message()
+    for kill in range(4):
+        assert deliver_killed_at(buy_orders, 1 + (first + 3 * kill) % (EMAIL_CALL - 2), message)
+        buy_orders.let_time_pass()
+
+    buy_orders.recover()
+
+    assert len(buy_orders.accepted_emails()) == 1
+    assert read_states(buy_orders) == ["SENT"]
+    buy_orders.assert_settled()
+
+
+def test_a_delivery_that_kills_every_worker_fails(buy_orders: BuyOrdersWorld) -> None:
+    """After five attempts that died before the email, the delivery is FAILED with a reason."""
+    message = buy_orders.message()
     for _ in range(states.MAX_ATTEMPTS):
-        deliver_killed_at(buying, 3, message)
-        buying.let_time_pass()
+        deliver_killed_at(buy_orders, 3, message)
+        buy_orders.let_time_pass()
 
-    buying.recover()
+    buy_orders.recover()
 
-    (send,) = buying.mails()["items"]
-    assert (send["status"], buying.mail_service.taken) == ("FAILED", [])
-    assert send["reason"].startswith("The email could not be sent in 5 attempts")
-    buying.assert_settled()
+    delivery = buy_orders.only_delivery()
+    assert (delivery["status"], buy_orders.accepted_emails()) == ("FAILED", [])
+    assert delivery["reason"].startswith("The email could not be sent in 5 attempts")
+    buy_orders.assert_settled()
 
 
 @pytest.mark.parametrize("call", range(1, CALLS_OF_A_REQUEST + 1))
-def test_a_request_killed_at_any_call_is_mailed_once_or_was_never_made(buying, call):
-    """What was recorded is mailed; asked again with the same key, it is still one mail."""
-    buying.kill_at(call)
+def test_a_request_that_is_killed_can_be_sent_again(buy_orders: BuyOrdersWorld, call: int) -> None:
+    """The same request with the same key sends one email, whether the first one was recorded or not."""
+    buy_orders.kill_at(call)
     with pytest.raises(Killed):
-        buying.ask_for_mail(key="k")
-    buying.kill_at(0)
+        buy_orders.request_email(key="k")
+    buy_orders.kill_at(0)
 
-    assert buying.ask_for_mail(key="k").status_code == 202
-    buying.recover()
+    assert buy_orders.request_email(key="k").status_code == 202
+    buy_orders.recover()
 
-    assert len(buying.mail_service.taken) == 1
-    assert states_of(buying) == ["SENT"]
+    assert len(buy_orders.accepted_emails()) == 1
+    assert read_states(buy_orders) == ["SENT"]
 
 
 @pytest.mark.parametrize("call", range(1, 12))
-def test_a_sweep_killed_at_any_call_loses_nothing(buying, call):
-    """The next one does what it left."""
-    buying.mail_service.answers.append(MailDeferred("busy"))
-    buying.ask_for_mail()
-    buying.run()
-    buying.let_time_pass()
-    buying.kill_at(call)
+def test_a_sweep_killed_at_any_call_loses_nothing(buy_orders: BuyOrdersWorld, call: int) -> None:
+    """The next sweep does the rest."""
+    buy_orders.fail_next_emails(MailDeferred("busy"))
+    buy_orders.request_email()
+    buy_orders.run()
+    buy_orders.let_time_pass()
+
+    buy_orders.kill_at(call)
     with suppress(Killed):
-        buying.sweep()
-    buying.kill_at(0)
+        buy_orders.sweep()
+    buy_orders.kill_at(0)
+    buy_orders.recover()
 
-    buying.recover()
-
-    assert len(buying.mail_service.taken) == 1
-    assert states_of(buying) == ["SENT"]
-    buying.assert_settled()
-
-
-def test_who_slept_through_the_lease_hands_nothing_over(buying):
-    """While it stores its files another attempt sends the mail: it is fenced off before SENDING."""
-    message = buying.message()
-
-    def somebody_else() -> None:
-        buying.storage.before_publish = lambda: None
-        buying.let_time_pass()
-        assert buying.deliver(message) == 200
-
-    buying.storage.before_publish = somebody_else
-
-    assert buying.deliver(message) == 200
-
-    assert len(buying.mail_service.taken) == 1
-    assert states_of(buying) == ["SENT"]
-    buying.recover()
-    buying.assert_settled()
+    assert len(buy_orders.accepted_emails()) == 1
+    assert read_states(buy_orders) == ["SENT"]
+    buy_orders.assert_settled()
 
 
-def test_an_answer_that_comes_after_sweep_gave_up_is_still_written(buying):
-    """The service's yes settles what was UNCERTAIN meanwhile."""
-    message = buying.message()
+def test_a_worker_that_lost_its_lease_does_not_send_the_email(buy_orders: BuyOrdersWorld) -> None:
+    """Another attempt sends the email while this one stores its files: this one is fenced off before SENDING."""
+    message = buy_orders.message()
+
+    def deliver_again() -> None:
+        buy_orders.storage.before_publish = lambda: None
+        buy_orders.let_time_pass()
+        assert buy_orders.deliver(message) == 200
+
+    buy_orders.storage.before_publish = deliver_again
+
+    assert buy_orders.deliver(message) == 200
+
+    assert len(buy_orders.accepted_emails()) == 1
+    assert read_states(buy_orders) == ["SENT"]
+    buy_orders.recover()
+    buy_orders.assert_settled()
+
+
+def test_a_late_response_is_still_recorded(buy_orders: BuyOrdersWorld) -> None:
+    """Sweep marks the delivery UNCERTAIN. The response that accepts the email makes it SENT."""
+    message = buy_orders.message()
 
     def sweep() -> None:
-        buying.let_time_pass()
-        buying.sweep()
-        assert states_of(buying) == ["UNCERTAIN"]
+        buy_orders.let_time_pass()
+        buy_orders.sweep()
+        assert read_states(buy_orders) == ["UNCERTAIN"]
 
-    buying.mail_service.before_answer = sweep
+    buy_orders.email_service.before_answer = sweep
 
-    assert buying.deliver(message) == 200
+    assert buy_orders.deliver(message) == 200
 
-    assert states_of(buying) == ["SENT"]
-
-
-def test_an_event_that_comes_before_a_claim_ends_the_send(buying):
-    """A busy service that took the mail all the same: the event proves it, and no attempt begins."""
-    buying.mail_service.answers.append(MailDeferred("busy"))
-    message = buying.message()
-    buying.deliver(message)
-    buying.tell(event(message.send_uuid, "processed"))
-    buying.let_time_pass()
-
-    buying.deliver(message)
-    buying.recover()
-
-    assert buying.mail_service.taken == []
-    assert states_of(buying) == ["SENT"]
+    assert read_states(buy_orders) == ["SENT"]
 
 
-def test_a_bucket_that_refuses_is_tried_again(buying, monkeypatch):
-    """503 to the delivery, which comes again; the mail waits for its files to be stored."""
-    message = buying.message()
+def test_after_an_event_the_delivery_is_not_claimed(buy_orders: BuyOrdersWorld) -> None:
+    """The email service responded that it is busy, but an event proves that it accepted the email."""
+    buy_orders.fail_next_emails(MailDeferred("busy"))
+    message = buy_orders.message()
+    buy_orders.deliver(message)
+    buy_orders.post_events(event(message.send_uuid, "processed"))
+    buy_orders.let_time_pass()
+
+    buy_orders.deliver(message)
+    buy_orders.recover()
+
+    assert buy_orders.accepted_emails() == []
+    assert read_states(buy_orders) == ["SENT"]
+
+
+def test_the_email_waits_for_the_bucket(buy_orders: BuyOrdersWorld) -> None:
+    """If a file cannot be stored, the response is 503 and the next attempt sends the email."""
+    message = buy_orders.message()
 
     def refuse() -> None:
         raise Unavailable("the bucket refuses")
 
-    buying.storage.before_publish = refuse
-    assert buying.deliver(message) == 503
-    buying.storage.before_publish = lambda: None
+    buy_orders.storage.before_publish = refuse
+    assert buy_orders.deliver(message) == 503
+    buy_orders.storage.before_publish = lambda: None
 
-    assert buying.deliver(message) == 200
-    assert buying.mail_service.taken == []
-    buying.recover()
-    assert len(buying.mail_service.taken) == 1
-    buying.assert_settled()
+    assert buy_orders.deliver(message) == 200
+    assert buy_orders.accepted_emails() == []
+    buy_orders.recover()
+    assert len(buy_orders.accepted_emails()) == 1
+    buy_orders.assert_settled()
 
 
-def test_a_database_that_fails_while_sending_is_written_hands_nothing_over(buying, monkeypatch):
-    """Not knowing whether SENDING is committed is reason enough not to send."""
-    sending = buy_order_email.mark_sending
+def test_the_email_is_not_sent_if_the_commit_of_sending_fails(
+    buy_orders: BuyOrdersWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker cannot know whether SENDING is committed, so it does not send the email."""
+    mark_sending = buy_order_email.mark_sending
 
-    def commit_and_fail(conn, claim):
-        sending(conn, claim)
+    def commit_and_fail(conn: Connection, claim: DeliveryClaim) -> None:
+        mark_sending(conn, claim)
         conn.commit()
         raise OperationalError("commit", None, Exception("the connection broke"))
 
     monkeypatch.setattr(buy_order_email, "mark_sending", commit_and_fail)
-    message = buying.message()
+    message = buy_orders.message()
 
-    assert buying.deliver(message) == 503
-    monkeypatch.setattr(buy_order_email, "mark_sending", sending)
-    buying.deliver(message)
-    buying.recover()
+    assert buy_orders.deliver(message) == 503
+    monkeypatch.setattr(buy_order_email, "mark_sending", mark_sending)
+    buy_orders.deliver(message)
+    buy_orders.recover()
 
-    assert buying.mail_service.taken == []
-    assert states_of(buying) == ["UNCERTAIN"]
+    assert buy_orders.accepted_emails() == []
+    assert read_states(buy_orders) == ["UNCERTAIN"]
 
 
-def test_a_claim_is_fenced_in_every_state_after_the_mail(buying):
-    """Only PENDING and FILES_READY can be claimed."""
-    message = buying.message()
-    buying.deliver(message)
-    for status, more in (
+def test_a_delivery_cannot_be_claimed_after_the_email(buy_orders: BuyOrdersWorld) -> None:
+    """Only a PENDING or FILES_READY delivery can be claimed."""
+    message = buy_orders.message()
+    buy_orders.deliver(message)
+    for status, columns in (
         ("SENDING", "sent_at = null, finished_at = null"),
         ("SENT", "sent_at = now(), finished_at = now()"),
         ("UNCERTAIN", "sent_at = null, finished_at = now(), reason = 'x'"),
         ("FAILED", "sent_at = null, finished_at = now(), reason = 'x'"),
     ):
-        buying.change("service", f"update buy_order_sends set status = '{status}', lease_until = null, {more}")
-        with pytest.raises(NothingToDo), buying.service.begin() as service:
-            jobs.claim_delivery(service, message)
+        buy_orders.change("service", f"update buy_order_sends set status = '{status}', lease_until = null, {columns}")
+        with pytest.raises(NothingToDo), buy_orders.service.begin() as conn:
+            jobs.claim_delivery(conn, message)

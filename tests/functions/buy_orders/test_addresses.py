@@ -1,4 +1,4 @@
-"""Addresses and names in the headers of a mail."""
+"""Addresses and names in the headers of an email."""
 
 from __future__ import annotations
 
@@ -8,46 +8,51 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functions.buy_orders.addresses import MAX_NAME_LENGTH, checked_address, one_line
+from functions.buy_orders.addresses import MAX_NAME_LENGTH, parse_address, to_one_line
 from shared.problems import Problem
 
-CASES = Path(__file__).parents[2] / "data" / "mail_addresses.txt"
+TABLE = Path(__file__).parents[2] / "data" / "mail_addresses.txt"
 
 
-def cases():
-    """What was typed and what it means. A case is called by its line."""
-    for number, line in enumerate(CASES.read_text(encoding="utf-8").splitlines(), 1):
+def read_cases() -> dict[str, tuple[str, str]]:
+    """Returns each text of the table with its meaning, by the number of its line."""
+    cases = {}
+    for number, line in enumerate(TABLE.read_text(encoding="utf-8").splitlines(), 1):
         if not line.startswith("#"):
-            typed, meaning = line.split(" | ")
+            text, meaning = line.split(" | ")
             for escape in ("\\r", "\\n", "\\t", "\\0"):
-                typed = typed.replace(escape, escape.encode().decode("unicode_escape"))
-            yield pytest.param(typed, meaning, id=f"line {number}")
+                text = text.replace(escape, escape.encode().decode("unicode_escape"))
+            cases[f"line {number}"] = (text, meaning)
+    return cases
 
 
-@pytest.mark.parametrize(("typed", "meaning"), list(cases()))
-def test_an_address_is_one_address_or_refused(typed, meaning):
-    """One mailbox that the mail service takes, and nothing that could end a header."""
+CASES = read_cases()
+
+
+@pytest.mark.parametrize(("text", "meaning"), CASES.values(), ids=CASES.keys())
+def test_a_text_is_one_address_or_refused(text: str, meaning: str) -> None:
+    """An accepted text is one mailbox that the email service accepts, and cannot end a header."""
     if meaning != "refused":
-        assert checked_address(typed, "recipient") == meaning
+        assert parse_address(text, "recipient") == meaning
         return
     with pytest.raises(Problem) as refusal:
-        checked_address(typed, "recipient")
+        parse_address(text, "recipient")
     assert (refusal.value.status, refusal.value.field_name) == (422, "recipient")
     assert refusal.value.detail.isprintable()
 
 
 @given(st.text())
-def test_whatever_is_typed_stays_out_of_the_headers(typed):
-    """An address that is taken has neither space nor line break; a name is one printable line."""
+def test_no_text_adds_a_header(text: str) -> None:
+    """An accepted address has neither spaces nor line breaks, and a name is one printable line."""
     try:
-        address = checked_address(typed, "recipient")
+        address = parse_address(text, "recipient")
     except Problem:
         pass
     else:
         assert address.isascii()
         assert address.isprintable()
         assert not set(address) & set(' ,;<>"()')
-    name = one_line(typed)
+    name = to_one_line(text)
     assert name.isprintable()
     assert len(name) <= MAX_NAME_LENGTH
-    assert one_line(name) == name.strip()
+    assert to_one_line(name) == name.strip()

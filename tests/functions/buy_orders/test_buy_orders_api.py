@@ -1,4 +1,4 @@
-"""buy_orders_api: how orders are exported, asking for their mail, and what became of it."""
+"""buy_orders_api: the identifiers of a webshop's buy orders, and the request and list of their emails."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import csv
 import io
 import itertools
 import uuid
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import openpyxl
 import pypdf
@@ -17,26 +20,29 @@ from functions.exports.identifiers import IDENTIFIERS
 from functions.exports.source import FileType
 from functions.exports.sources import SOURCES
 from shared.messages import BuyOrderEmail
-from tests.buy_orders_world import event
+from tests.buy_orders_world import BuyOrdersWorld, event
+
+if TYPE_CHECKING:
+    from tests.exports_world import Response
 
 SETTINGS = "/buy-order-export-settings"
 DEFAULTS = ["WEBSHOP_PRODUCT_SKU_CODE", "WEBSHOP_PRODUCT_EAN_CODE", "WEBSHOP_PRODUCT_ARTICLE_CODE"]
-SEND_FIELDS = {
+DELIVERY_FIELDS = {
     "uuid", "status", "reason", "recipient", "file_uris", "events", "created_at", "updated_at", "sent_at",
 }  # fmt: skip
 
 
-def case_table():
-    """Every choice of identifiers, and the headings that follow from it."""
+def read_choices() -> Iterator[tuple[list[str], list[str]]]:
+    """Yields every choice of identifiers with the headings of its columns."""
     lines = (Path(__file__).parents[2] / "data" / "buy_order_columns.txt").read_text().splitlines()
     for line in lines:
         if not line.startswith("#"):
-            saved, headings = ([part.strip() for part in side.split(",")] for side in line.split("|"))
-            yield saved, headings
+            choice, headings = ([part.strip() for part in side.split(",")] for side in line.split("|"))
+            yield choice, headings
 
 
-def headings_of(identifiers, file_type):
-    """The identifying columns of a buy order that is exported without naming columns."""
+def find_headings(identifiers: Iterable[str], file_type: FileType) -> list[str]:
+    """Returns the headings of the identifiers in an export of buy orders that does not name its columns."""
     columns = SOURCES["buy_orders"].find_default_columns(file_type, tuple(identifiers))
     return [column.heading for column in columns if column.identifier]
 
@@ -44,59 +50,61 @@ def headings_of(identifiers, file_type):
 # Settings
 
 
-def test_settings_start_with_the_defaults(buying):
-    """A webshop that never chose gets its own SKU, EAN and article code."""
-    answer = buying.api("GET", SETTINGS)
+def test_the_default_settings_are_the_webshop_s_own_codes(buy_orders: BuyOrdersWorld) -> None:
+    """A webshop that never saved settings gets its SKU, EAN and article codes."""
+    response = buy_orders.call_api("GET", SETTINGS)
 
-    assert (answer.status_code, answer.json) == (200, {"identifiers": DEFAULTS})
+    assert (response.status_code, response.json) == (200, {"identifiers": DEFAULTS})
 
 
-def test_the_table_has_every_choice():
-    """Eight identifiers, one to three of them: 8 + 28 + 56."""
-    chosen = [frozenset(saved) for saved, _ in case_table()]
+def test_the_table_has_every_choice() -> None:
+    """There are 8 + 28 + 56 choices of one, two or three of the eight identifiers."""
+    choices = [sorted(choice) for choice, _ in read_choices()]
 
-    assert sorted(map(sorted, chosen)) == sorted(
+    assert sorted(choices) == sorted(
         sorted(choice) for size in (1, 2, 3) for choice in itertools.combinations(IDENTIFIERS, size)
     )
 
 
-def test_columns_stand_in_their_order_whatever_order_was_saved(buying):
-    """SKU, EAN, article code, name, and the webshop's before the supplier's: every choice, every file type."""
-    for saved, headings in case_table():
-        answer = buying.save_identifiers(*saved)
+def test_the_order_of_the_columns_is_fixed(buy_orders: BuyOrdersWorld) -> None:
+    """It is SKU, EAN, article code, name, and the webshop's before the supplier's, for every choice and file type."""
+    for choice, headings in read_choices():
+        response = buy_orders.save_identifiers(*choice)
 
-        assert answer.status_code == 200
-        kept = buying.api("GET", SETTINGS).json["identifiers"]
-        assert answer.json["identifiers"] == kept
-        assert sorted(kept) == sorted(saved)
+        assert response.status_code == 200
+        saved = buy_orders.call_api("GET", SETTINGS).json["identifiers"]
+        assert response.json["identifiers"] == saved
+        assert sorted(saved) == sorted(choice)
         for file_type in FileType:
-            assert headings_of(kept, file_type) == headings
+            assert find_headings(saved, file_type) == headings
 
 
-def test_the_order_of_saving_means_nothing():
-    """All orders of each choice are kept alike."""
-    for saved, _ in case_table():
-        assert len({check_identifiers(order) for order in itertools.permutations(saved)}) == 1
+def test_the_order_in_a_request_does_not_matter() -> None:
+    """All permutations of a choice give the same settings."""
+    for choice, _ in read_choices():
+        assert len({check_identifiers(permutation) for permutation in itertools.permutations(choice)}) == 1
 
 
 @pytest.mark.parametrize("file_type", ["CSV", "XLSX", "PDF"])
-def test_settings_shape_an_export_of_buy_orders(buying, file_type):
-    """An export that names no columns has those of the settings, in their order; one that names some has these."""
-    buying.save_identifiers("SUPPLIER_PRODUCT_NAME", "SUPPLIER_PRODUCT_EAN_CODE", "WEBSHOP_PRODUCT_EAN_CODE")
-    asked = {"source": "buy_orders", "file_type": file_type, "parents": {"buy_order_uuid": str(buying.order)}}
+def test_the_settings_are_the_default_columns_of_an_export(buy_orders: BuyOrdersWorld, file_type: str) -> None:
+    """An export that does not name columns has those of the settings, in their order. Named columns win."""
+    buy_orders.save_identifiers("SUPPLIER_PRODUCT_NAME", "SUPPLIER_PRODUCT_EAN_CODE", "WEBSHOP_PRODUCT_EAN_CODE")
+    parents = {"buy_order_uuid": str(buy_orders.order)}
+    request: dict[str, Any] = {"source": "buy_orders", "file_type": file_type, "parents": parents}
 
-    shaped = words_in(file_type, buying.download(buying.ask(**asked).json["uuid"]).data)
-    asked["columns"] = ["webshop_product_sku_code"]
-    named = words_in(file_type, buying.download(buying.ask(**asked).json["uuid"]).data)
+    default = buy_orders.ask(**request).json
+    named = buy_orders.ask(**request, columns=["webshop_product_sku_code"]).json
 
-    assert "EAN code Supplier EAN code Supplier product name" in shaped
-    assert "SKU code" not in shaped
-    assert "SKU code" in named
-    assert "EAN code" not in named
+    default_text = read_first_row(file_type, buy_orders.download(default["uuid"]).data)
+    named_text = read_first_row(file_type, buy_orders.download(named["uuid"]).data)
+    assert "EAN code Supplier EAN code Supplier product name" in default_text
+    assert "SKU code" not in default_text
+    assert "SKU code" in named_text
+    assert "EAN code" not in named_text
 
 
-def words_in(file_type, content):
-    """The first row of a file, or the first page, as one line."""
+def read_first_row(file_type: str, content: bytes) -> str:
+    """Returns the text of a file's first row, or of a PDF's first page."""
     if file_type == "CSV":
         words = next(csv.reader(io.StringIO(content.decode("utf-8-sig"))))
     elif file_type == "XLSX":
@@ -107,7 +115,7 @@ def words_in(file_type, content):
 
 
 @pytest.mark.parametrize(
-    ("identifiers", "at", "named"),
+    ("identifiers", "field", "message"),
     [
         pytest.param(["WEBSHOP_PRODUCT_COLOUR"], "identifiers[0]", "WEBSHOP_PRODUCT_COLOUR", id="unknown"),
         pytest.param(
@@ -123,22 +131,22 @@ def words_in(file_type, content):
         pytest.param("WEBSHOP_PRODUCT_NAME", "identifiers", "array", id="not a list"),
     ],
 )
-def test_settings_that_are_not_allowed_are_refused_by_name(buying, identifiers, at, named):
-    """Unknown, repeated, too many, none: 422 that says which, and nothing is saved."""
-    answer = buying.api("PUT", SETTINGS, json={"identifiers": identifiers})
+def test_invalid_settings_are_refused(buy_orders: BuyOrdersWorld, identifiers: Any, field: str, message: str) -> None:
+    """422 names the field and the identifiers that are unknown, repeated or too many. Nothing is saved."""
+    response = buy_orders.call_api("PUT", SETTINGS, json={"identifiers": identifiers})
 
-    assert (answer.status_code, answer.content_type) == (422, "application/problem+json")
-    assert answer.json["field"] == at
-    assert named in answer.json["detail"]
-    assert buying.api("GET", SETTINGS).json["identifiers"] == DEFAULTS
+    assert (response.status_code, response.content_type) == (422, "application/problem+json")
+    assert response.json["field"] == field
+    assert message in response.json["detail"]
+    assert buy_orders.call_api("GET", SETTINGS).json["identifiers"] == DEFAULTS
 
 
-def test_settings_are_a_webshop_s_own(buying):
-    """Another webshop keeps its defaults."""
-    buying.save_identifiers("SUPPLIER_PRODUCT_NAME")
+def test_each_webshop_has_its_own_settings(buy_orders: BuyOrdersWorld) -> None:
+    """Saving the settings of one webshop does not change those of another."""
+    buy_orders.save_identifiers("SUPPLIER_PRODUCT_NAME")
 
-    other = {"user": buying.tenants.other_user_uuid, "webshop": buying.tenants.other_webshop_uuid}
-    assert buying.api("GET", SETTINGS, **other).json["identifiers"] == DEFAULTS
+    other = {"user": buy_orders.tenants.other_user_uuid, "webshop": buy_orders.tenants.other_webshop_uuid}
+    assert buy_orders.call_api("GET", SETTINGS, **other).json["identifiers"] == DEFAULTS
 
 
 # Access
@@ -153,43 +161,49 @@ def test_settings_are_a_webshop_s_own(buying):
         ("GET", "/buy-orders/{order}/emails"),
     ],
 )
-def test_who_may_not_see_the_webshop_learns_nothing(buying, method, path):
-    """404 for another's webshop, 403 where the feature is off, 401 without a token."""
-    path = path.format(order=buying.order)
-    body = {"json": {"identifiers": ["WEBSHOP_PRODUCT_NAME"]} if method == "PUT" else {}} if method != "GET" else {}
+def test_a_user_without_access_learns_nothing(buy_orders: BuyOrdersWorld, method: str, path: str) -> None:
+    """404 for a webshop of other users, 403 for a webshop without the feature."""
+    path = path.format(order=buy_orders.order)
+    bodies: dict[str, Any] = {
+        "PUT": {"json": {"identifiers": ["WEBSHOP_PRODUCT_NAME"]}},
+        "POST": {"json": {}},
+        "GET": {},
+    }
+    body = bodies[method]
 
-    foreign = buying.api(method, path, user=buying.tenants.other_user_uuid, **body)
-    off = buying.api(method, path, webshop=buying.tenants.featureless_webshop_uuid, **body)
+    foreign = buy_orders.call_api(method, path, user=buy_orders.tenants.other_user_uuid, **body)
+    featureless = buy_orders.call_api(method, path, webshop=buy_orders.tenants.featureless_webshop_uuid, **body)
 
     assert foreign.status_code == 404
-    assert (off.status_code, off.json["detail"][:40]) == (403, "This webshop has not booked buy orders. ")
-    assert buying.broker.waiting == type(buying.broker.waiting)()
+    assert featureless.status_code == 403
+    assert featureless.json["detail"][:40] == "This webshop has not booked buy orders. "
+    assert buy_orders.broker.waiting == deque()
 
 
-# Asking for a mail
+# Requests
 
 
-def test_a_mail_goes_to_the_supplier_unless_another_is_named(buying):
-    """The supplier's address by default; a recipient, copies and words of one's own where they are given."""
-    ((address,),) = buying.rows(
+def test_an_email_goes_to_the_supplier_by_default(buy_orders: BuyOrdersWorld) -> None:
+    """A request may name another recipient, copies and a message."""
+    ((address,),) = buy_orders.rows(
         "product",
         "select email_address from suppliers where uuid = (select supplier_uuid from buy_orders where uuid = :order)",
-        order=buying.order,
+        order=buy_orders.order,
     )
 
-    buying.ask_for_mail()
-    buying.ask_for_mail(recipient=" Orders@Müller.example ", cc=["a@b.example"], message="Hello")
-    buying.run()
+    buy_orders.request_email()
+    buy_orders.request_email(recipient=" Orders@Müller.example ", cc=["a@b.example"], message="Hello")
+    buy_orders.run()
 
-    first, second = buying.mail_service.taken
+    first, second = buy_orders.accepted_emails()
     assert (first.recipient, first.cc) == (address, ())
     assert (second.recipient, second.cc) == ("Orders@xn--mller-kva.example", ("a@b.example",))
     assert "Hello" in second.text
-    assert [item["recipient"] for item in buying.mails()["items"]] == [second.recipient, address]
+    assert [item["recipient"] for item in buy_orders.list_deliveries()["items"]] == [second.recipient, address]
 
 
 @pytest.mark.parametrize(
-    ("body", "at"),
+    ("body", "field"),
     [
         pytest.param({"recipient": "nobody"}, "recipient", id="no domain"),
         pytest.param({"recipient": ""}, "recipient", id="empty recipient"),
@@ -210,19 +224,19 @@ def test_a_mail_goes_to_the_supplier_unless_another_is_named(buying):
         pytest.param({"subject": "mine"}, "subject", id="unknown field"),
     ],
 )
-def test_what_cannot_be_mailed_is_refused_at_once(buying, body, at):
-    """422 that names the field; nothing is recorded, nothing is sent."""
-    answer = buying.ask_for_mail(**body)
+def test_an_invalid_request_is_refused(buy_orders: BuyOrdersWorld, body: dict[str, Any], field: str) -> None:
+    """422 names the field. Nothing is recorded and nothing is sent."""
+    response = buy_orders.request_email(**body)
 
-    assert answer.status_code == 422
-    assert answer.json.get("field", "") == at
-    assert answer.json["detail"].isprintable()
-    assert buying.mails()["items"] == []
-    assert not buying.broker.waiting
+    assert response.status_code == 422
+    assert response.json.get("field", "") == field
+    assert response.json["detail"].isprintable()
+    assert buy_orders.list_deliveries()["items"] == []
+    assert not buy_orders.broker.waiting
 
 
 @pytest.mark.parametrize(
-    ("change", "status", "sentence"),
+    ("change", "status", "detail"),
     [
         pytest.param("delete from buy_order_lines", 422, "Buy order BO-10001 has no lines.", id="no lines"),
         pytest.param(
@@ -239,111 +253,110 @@ def test_what_cannot_be_mailed_is_refused_at_once(buying, body, at):
         ),
     ],
 )
-def test_an_order_that_cannot_be_mailed_is_refused(buying, change, status, sentence):
-    """The reason says what to do; an order that was deleted is not there."""
-    buying.change("product", change)
+def test_an_order_that_cannot_be_emailed_is_refused(
+    buy_orders: BuyOrdersWorld, change: str, status: int, detail: str
+) -> None:
+    """The reason says what to do. A deleted order is not found."""
+    buy_orders.change("product", change)
 
-    answer = buying.ask_for_mail()
+    response = buy_orders.request_email()
 
-    assert answer.status_code == status
-    assert sentence in answer.json["detail"]
-
-
-def test_a_supplier_without_an_address_gets_a_mail_at_the_one_that_is_named(buying):
-    """The seeded order 4 has such a supplier."""
-    order = buying.order_called("BO-10004")
-
-    assert buying.ask_for_mail(order).status_code == 422
-    assert buying.ask_for_mail(order, recipient="a@b.example").status_code == 202
-    buying.run()
-    assert [mail.recipient for mail in buying.mail_service.taken] == ["a@b.example"]
+    assert response.status_code == status
+    assert detail in response.json["detail"]
 
 
-def test_an_order_of_another_webshop_is_not_there(buying):
-    """404, as for one that never was, for its mails too."""
-    other = buying.tenants.other_webshop_uuid
-    ((foreign,),) = buying.rows("product", "select uuid from buy_orders where webshop_uuid = :w limit 1", w=other)
+def test_a_supplier_without_an_address_needs_a_recipient(buy_orders: BuyOrdersWorld) -> None:
+    """The supplier of the seeded order 4 has no email address."""
+    order = buy_orders.find_order("BO-10004")
 
-    for order in (foreign, uuid.uuid4()):
-        assert buying.ask_for_mail(order).status_code == 404
-        assert buying.api("GET", f"/buy-orders/{order}/emails").status_code == 404
-    assert buying.ask_for_mail("not-a-uuid").status_code == 404
+    assert buy_orders.request_email(order).status_code == 422
+    assert buy_orders.request_email(order, recipient="a@b.example").status_code == 202
+    buy_orders.run()
+    assert [email.recipient for email in buy_orders.accepted_emails()] == ["a@b.example"]
 
 
-def test_one_key_is_one_mail(buying):
-    """Asked for ten times at once with one key: one send, and every answer names it."""
-    answers = []
+def test_an_order_of_another_webshop_is_not_found(buy_orders: BuyOrdersWorld) -> None:
+    """The response is 404, as for an order that does not exist, also for the list of emails."""
+    for order in (buy_orders.find_order_of_another_webshop(), uuid.uuid4()):
+        assert buy_orders.request_email(order).status_code == 404
+        assert buy_orders.call_api("GET", f"/buy-orders/{order}/emails").status_code == 404
+    assert buy_orders.request_email("not-a-uuid").status_code == 404
 
-    buying.at_once(*[lambda: answers.append(buying.ask_for_mail(key="k"))] * 10)
-    buying.run()
 
-    assert {answer.status_code for answer in answers} == {202}
-    assert len({answer.json["uuid"] for answer in answers}) == 1
-    assert len(buying.mail_service.taken) == 1
-    again = buying.ask_for_mail(key="k")
+def test_concurrent_requests_with_one_key_send_one_email(buy_orders: BuyOrdersWorld) -> None:
+    """Ten responses name the same delivery, and so does the response to a later request."""
+    responses: list[Response] = []
+
+    buy_orders.at_once(*[lambda: responses.append(buy_orders.request_email(key="k"))] * 10)
+    buy_orders.run()
+
+    assert {response.status_code for response in responses} == {202}
+    assert len({response.json["uuid"] for response in responses}) == 1
+    assert len(buy_orders.accepted_emails()) == 1
+    again = buy_orders.request_email(key="k")
     assert (again.status_code, again.json["status"]) == (202, "SENT")
-    assert len(buying.mails()["items"]) == 1
+    assert len(buy_orders.list_deliveries()["items"]) == 1
 
 
-def test_a_key_that_comes_again_is_answered_even_when_the_order_is_gone(buying):
-    """The client asks what became of its request, not for a new one."""
-    first = buying.ask_for_mail(key="k").json
-    buying.change("product", "update buy_orders set deleted_at = now()")
+def test_a_key_finds_its_delivery_also_after_the_order_was_deleted(buy_orders: BuyOrdersWorld) -> None:
+    """A repeated request is not a new one, so it does not fail because of a later change."""
+    first = buy_orders.request_email(key="k").json
+    buy_orders.change("product", "update buy_orders set deleted_at = now()")
 
-    assert buying.ask_for_mail(key="k").json["uuid"] == first["uuid"]
-    assert buying.mails()["items"][0]["uuid"] == first["uuid"]
-
-
-def test_a_key_belongs_to_its_request(buying):
-    """Another body, or another order, with the same key is 422; another user's same key is another key."""
-    buying.ask_for_mail(key="k")
-    second = buying.order_called("BO-10002")
-
-    assert buying.ask_for_mail(key="k", message="other").status_code == 422
-    assert buying.ask_for_mail(second, key="k").status_code == 422
-    assert buying.ask_for_mail(key="x" * 256).status_code == 422
-    assert buying.ask_for_mail().status_code == 202
+    assert buy_orders.request_email(key="k").json["uuid"] == first["uuid"]
+    assert buy_orders.list_deliveries()["items"][0]["uuid"] == first["uuid"]
 
 
-def test_a_request_is_kept_when_kafka_is_down(buying):
-    """202 all the same: sweep sends what could not be sent."""
-    buying.broker.down = True
-    assert buying.ask_for_mail().status_code == 202
-    buying.broker.down = False
-    assert buying.broker.of(BuyOrderEmail) == []
+def test_a_key_is_valid_for_one_request(buy_orders: BuyOrdersWorld) -> None:
+    """The same key with another body or order, and a key that is too long, are refused."""
+    buy_orders.request_email(key="k")
+    second = buy_orders.find_order("BO-10002")
 
-    buying.recover()
-
-    assert buying.only_send()["status"] == "SENT"
-
-
-# What became of it
+    assert buy_orders.request_email(key="k", message="other").status_code == 422
+    assert buy_orders.request_email(second, key="k").status_code == 422
+    assert buy_orders.request_email(key="x" * 256).status_code == 422
+    assert buy_orders.request_email().status_code == 202
 
 
-def test_mails_are_listed_with_their_events(buying):
-    """Newest first, in pages, each with what the mail service told, oldest first."""
+def test_a_request_is_accepted_while_kafka_is_down(buy_orders: BuyOrdersWorld) -> None:
+    """The response is 202, and sweep sends the message later."""
+    buy_orders.broker.down = True
+    assert buy_orders.request_email().status_code == 202
+    buy_orders.broker.down = False
+    assert buy_orders.broker.of(BuyOrderEmail) == []
+
+    buy_orders.recover()
+
+    assert buy_orders.only_delivery()["status"] == "SENT"
+
+
+# The list
+
+
+def test_deliveries_are_listed_with_their_events(buy_orders: BuyOrdersWorld) -> None:
+    """The pages list the newest delivery first, and the oldest event of each delivery first."""
     for _ in range(3):
-        buying.ask_for_mail()
-        buying.run()
-    newest = buying.mails()["items"][0]["uuid"]
-    buying.tell(
+        buy_orders.request_email()
+        buy_orders.run()
+    newest = buy_orders.list_deliveries()["items"][0]["uuid"]
+    buy_orders.post_events(
         event(newest, "delivered", timestamp=1_780_000_100, response="250 OK"),
         event(newest, "deferred", timestamp=1_780_000_000, response="451 later"),
     )
 
-    first = buying.mails(query="?limit=2")
-    second = buying.mails(query=f"?limit=2&cursor={first['next_cursor']}")
+    first = buy_orders.list_deliveries("?limit=2")
+    second = buy_orders.list_deliveries(f"?limit=2&cursor={first['next_cursor']}")
 
     items = [*first["items"], *second["items"]]
     assert second["next_cursor"] is None
-    assert {frozenset(item) for item in items} == {frozenset(SEND_FIELDS)}
-    assert [item["uuid"] for item in items] == [item["uuid"] for item in buying.mails()["items"]]
+    assert {frozenset(item) for item in items} == {frozenset(DELIVERY_FIELDS)}
+    assert [item["uuid"] for item in items] == [item["uuid"] for item in buy_orders.list_deliveries()["items"]]
     assert len({item["uuid"] for item in items}) == 3
     assert [item["created_at"] for item in items] == sorted((item["created_at"] for item in items), reverse=True)
-    to = {"recipient": "orders@supplier.example"}
+    recipient = {"recipient": "orders@supplier.example"}
     assert items[0]["events"] == [
-        {"event": "deferred", "reason": "451 later", "occurred_at": "2026-05-28T20:26:40Z", **to},
-        {"event": "delivered", "reason": "250 OK", "occurred_at": "2026-05-28T20:28:20Z", **to},
+        {"event": "deferred", "reason": "451 later", "occurred_at": "2026-05-28T20:26:40Z", **recipient},
+        {"event": "delivered", "reason": "250 OK", "occurred_at": "2026-05-28T20:28:20Z", **recipient},
     ]
     assert items[1]["events"] == []
-    assert buying.api("GET", f"/buy-orders/{buying.order}/emails?cursor=x").status_code == 422
+    assert buy_orders.call_api("GET", f"/buy-orders/{buy_orders.order}/emails?cursor=x").status_code == 422

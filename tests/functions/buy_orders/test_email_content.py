@@ -1,10 +1,11 @@
-"""What the mail says: in every language there is a file for, whatever stands in names and messages."""
+"""The subject and text of an email, in every language that has a template, with any name or message."""
 
 from __future__ import annotations
 
 import shutil
 from datetime import date
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -29,11 +30,11 @@ ORDER = Order(
 
 
 @pytest.mark.parametrize("language", email_content.languages())
-def test_every_language_says_what_a_supplier_needs(language):
-    """Number, date, supplier, total, sender; in the HTML no value is read as markup."""
-    written = email_content.render_content(ORDER, "a < b\n{{ order }}", language)
+def test_every_language_shows_all_values(language: str) -> None:
+    """An email shows number, date, supplier, total and sender. In the HTML no value is read as markup."""
+    content = email_content.render_content(ORDER, "a < b\n{{ order }}", language)
 
-    assert "BO-1 <b>" in written.subject
+    assert "BO-1 <b>" in content.subject
     for value in (
         "BO-1 <b>",
         "2026-05-31",
@@ -43,15 +44,15 @@ def test_every_language_says_what_a_supplier_needs(language):
         "Huis & Haard",
         "a < b\n{{ order }}",
     ):
-        assert value in written.text
+        assert value in content.text
     for value in ("BO-1 &lt;b&gt;", "Müller &lt;GmbH&gt;", "Huis &amp; Haard", "a &lt; b\n{{ order }}"):
-        assert value in written.html
-    assert "None" not in written.text + written.html
-    assert "\n\n\n" not in written.text
+        assert value in content.html
+    assert "None" not in content.text + content.html
+    assert "\n\n\n" not in content.text
 
 
-def test_another_language_is_one_more_file(tmp_path, monkeypatch):
-    """Named by its code; nothing else has to know of it."""
+def test_a_language_is_added_by_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The template's name is the language's code. Nothing else has to change."""
     shutil.copy(email_content.TEMPLATES / "en.jinja", tmp_path)
     (tmp_path / "nl.jinja").write_text(
         "{% block subject %}Bestelling {{ order.number }}{% endblock %}"
@@ -60,16 +61,16 @@ def test_another_language_is_one_more_file(tmp_path, monkeypatch):
     monkeypatch.setattr(email_content, "TEMPLATES", tmp_path)
     email_content.environment.cache_clear()
 
-    written = email_content.render_content(ORDER, "", "nl")
+    content = email_content.render_content(ORDER, "", "nl")
 
     email_content.environment.cache_clear()
     assert email_content.languages() == ["en", "nl"]
-    assert written == email_content.EmailContent("Bestelling BO-1 <b>", "Müller <GmbH>\n", "Müller &lt;GmbH&gt;\n")
+    assert content == email_content.EmailContent("Bestelling BO-1 <b>", "Müller <GmbH>\n", "Müller &lt;GmbH&gt;\n")
 
 
 @pytest.mark.parametrize("language", [pytest.param("", id="empty"), "xx", "../en", "EN", "en.jinja"])
-def test_a_language_without_a_file_is_refused(language):
-    """By name, with those that there are."""
+def test_a_language_without_a_template_is_refused(language: str) -> None:
+    """The reason lists the languages that have a template."""
     with pytest.raises(Problem) as refusal:
         email_content.check_options("", language)
 

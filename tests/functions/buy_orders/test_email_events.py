@@ -1,4 +1,4 @@
-"""email_events: what the mail service tells is kept once, believed only with its signature, and proves acceptance."""
+"""email_events: each signed event is stored once, and proves that the email service accepted the email."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from shared.clients.mailer import MailDeferred, MailRejected, MailStatusUnknown
-from tests.buy_orders_world import event
+from tests.buy_orders_world import BuyOrdersWorld, event
 from tests.world import app
 
-STATES = {
+# A state, and the errors of the email service that lead to it.
+STATES: dict[str, list[Exception]] = {
     "SENT": [],
     "UNCERTAIN": [MailStatusUnknown("No answer.")],
     "FILES_READY": [MailDeferred("busy", 60)],
@@ -20,21 +21,17 @@ STATES = {
 }
 
 
-def a_send(buying, state="SENT"):
-    """A mail in `state`; its uuid."""
-    buying.mail_service.answers.extend(STATES[state])
-    send_uuid = buying.ask_for_mail().json["uuid"]
-    buying.run()
-    assert buying.mails()["items"][0]["status"] == state
-    return send_uuid
-
-
-def events_of(buying):
-    return [told["event"] for told in buying.only_send()["events"]]
+def create_delivery(buy_orders: BuyOrdersWorld, status: str = "SENT") -> str:
+    """Creates an email delivery with this status and returns its uuid."""
+    buy_orders.fail_next_emails(*STATES[status])
+    delivery_uuid = str(buy_orders.request_email().json["uuid"])
+    buy_orders.run()
+    assert buy_orders.list_deliveries()["items"][0]["status"] == status
+    return delivery_uuid
 
 
 @pytest.mark.parametrize(
-    ("kind", "shown"),
+    ("kind", "name"),
     [
         ("processed", "processed"),
         ("delivered", "delivered"),
@@ -43,100 +40,105 @@ def events_of(buying):
         ("deferred", "deferred"),
     ],
 )
-def test_an_event_appears_on_its_mail(buying, kind, shown):
-    """With the address that it is about, the reason and the time."""
-    send_uuid = a_send(buying)
+def test_an_event_is_listed_with_its_delivery(buy_orders: BuyOrdersWorld, kind: str, name: str) -> None:
+    """The list shows the address, the reason and the time of the event."""
+    delivery_uuid = create_delivery(buy_orders)
 
-    assert buying.tell(event(send_uuid, kind, email="x@y.example", reason="550 no")) == 204
+    assert buy_orders.post_events(event(delivery_uuid, kind, email="x@y.example", reason="550 no")) == 204
 
-    (told,) = buying.only_send()["events"]
-    assert told == {
-        "event": shown,
-        "recipient": "x@y.example",
-        "reason": "550 no",
-        "occurred_at": "2026-05-28T20:26:40Z",
-    }
-    assert buying.only_send()["status"] == "SENT"
+    assert buy_orders.only_delivery()["events"] == [
+        {"event": name, "recipient": "x@y.example", "reason": "550 no", "occurred_at": "2026-05-28T20:26:40Z"}
+    ]
+    assert buy_orders.only_delivery()["status"] == "SENT"
 
 
 @pytest.mark.parametrize("kind", ["delivered", "bounce", "spamreport"])
 @pytest.mark.parametrize(
     ("before", "after"), [("SENT", "SENT"), ("UNCERTAIN", "SENT"), ("FILES_READY", "SENT"), ("FAILED", "FAILED")]
 )
-def test_any_event_proves_that_the_mail_was_taken(buying, before, after, kind):
-    """Of every state but FAILED, of which the mail service said itself that it refused the mail."""
-    send_uuid = a_send(buying, before)
+def test_any_event_proves_that_the_email_was_accepted(
+    buy_orders: BuyOrdersWorld, before: str, after: str, kind: str
+) -> None:
+    """Only a FAILED delivery stays as it is: the email service itself responded that it refused that email."""
+    delivery_uuid = create_delivery(buy_orders, before)
 
-    assert buying.tell(event(send_uuid, kind)) == 204
+    assert buy_orders.post_events(event(delivery_uuid, kind)) == 204
 
-    send = buying.only_send()
-    assert send["status"] == after
-    assert (send["sent_at"] is not None) == (after == "SENT")
-    assert (send["reason"] == "") == (after == "SENT")
-    buying.recover()
-    assert len(buying.mail_service.taken) == (before == "SENT")
-    buying.assert_settled()
-
-
-def test_an_event_that_comes_before_the_answer_is_enough(buying):
-    """The mail service may tell of a mail before the function has written its yes."""
-    buying.ask_for_mail()
-    send_uuid = buying.only_send()["uuid"]
-    buying.mail_service.before_answer = lambda: buying.tell(event(send_uuid))
-
-    buying.run()
-
-    assert buying.only_send()["status"] == "SENT"
-    assert len(buying.mail_service.taken) == 1
-    buying.recover()
-    buying.assert_settled()
+    delivery = buy_orders.only_delivery()
+    assert delivery["status"] == after
+    assert (delivery["sent_at"] is not None) == (after == "SENT")
+    assert (delivery["reason"] == "") == (after == "SENT")
+    buy_orders.recover()
+    assert len(buy_orders.accepted_emails()) == (before == "SENT")
+    buy_orders.assert_settled()
 
 
-def test_an_event_that_comes_again_changes_nothing(buying):
-    """The service repeats itself; its id of the event tells."""
-    send_uuid = a_send(buying)
-    told = event(send_uuid)
+def test_an_event_may_arrive_before_the_response(buy_orders: BuyOrdersWorld) -> None:
+    """The email service may send an event before the worker has recorded that the email was accepted."""
+    buy_orders.request_email()
+    delivery_uuid = buy_orders.only_delivery()["uuid"]
+    statuses: list[int] = []
+    buy_orders.email_service.before_answer = lambda: statuses.append(buy_orders.post_events(event(delivery_uuid)))
 
-    assert [buying.tell(told, told), buying.tell(told), buying.tell(event(send_uuid, "open"), told)] == [204] * 3
+    buy_orders.run()
 
-    assert sorted(events_of(buying)) == ["delivered", "open"]
+    assert statuses == [204]
+    assert buy_orders.only_delivery()["status"] == "SENT"
+    assert len(buy_orders.accepted_emails()) == 1
+    buy_orders.recover()
+    buy_orders.assert_settled()
 
 
-def test_only_the_mail_service_is_believed(buying):
-    """No signature, another's key, another body, an old or future timestamp: 401, and nothing is kept."""
-    send_uuid = a_send(buying, "UNCERTAIN")
-    told = event(send_uuid)
+def test_a_duplicate_event_changes_nothing(buy_orders: BuyOrdersWorld) -> None:
+    """The email service may send an event again, with the same id."""
+    delivery_uuid = create_delivery(buy_orders)
+    delivered = event(delivery_uuid)
+
+    statuses = [
+        buy_orders.post_events(delivered, delivered),
+        buy_orders.post_events(delivered),
+        buy_orders.post_events(event(delivery_uuid, "open"), delivered),
+    ]
+
+    assert statuses == [204] * 3
+    assert sorted(item["event"] for item in buy_orders.only_delivery()["events"]) == ["delivered", "open"]
+
+
+def test_only_events_that_the_email_service_signed_are_stored(buy_orders: BuyOrdersWorld) -> None:
+    """401 without a signature, with another key, or with a timestamp that is too old or in the future."""
+    delivery_uuid = create_delivery(buy_orders, "UNCERTAIN")
+    delivered = event(delivery_uuid)
     other_key = ec.generate_private_key(ec.SECP256R1())
     client = app("email_events").application.test_client()
-    bad_headers = [
+    invalid_headers: list[dict[str, str]] = [
         {},
         {"X-Twilio-Email-Event-Webhook-Signature": "???", "X-Twilio-Email-Event-Webhook-Timestamp": "now"},
         {"X-Twilio-Email-Event-Webhook-Signature": "AAAA", "X-Twilio-Email-Event-Webhook-Timestamp": "1780000000"},
     ]
 
     statuses = [
-        buying.tell(told, key=other_key),
-        buying.tell(told, age_seconds=900),
-        buying.tell(told, age_seconds=-900),
-        *(client.post("/email-events", json=[told], headers=headers).status_code for headers in bad_headers),
+        buy_orders.post_events(delivered, key=other_key),
+        buy_orders.post_events(delivered, age_seconds=900),
+        buy_orders.post_events(delivered, age_seconds=-900),
+        *(client.post("/email-events", json=[delivered], headers=headers).status_code for headers in invalid_headers),
     ]
 
     assert statuses == [401] * 6
-    assert buying.only_send()["events"] == []
-    assert buying.only_send()["status"] == "UNCERTAIN"
-    assert buying.tell(told, age_seconds=120) == 204
+    assert buy_orders.only_delivery()["events"] == []
+    assert buy_orders.only_delivery()["status"] == "UNCERTAIN"
+    assert buy_orders.post_events(delivered, age_seconds=120) == 204
 
 
-def test_a_signature_is_of_one_body(buying):
-    """What was signed for one body is not taken for another."""
-    send_uuid = a_send(buying, "UNCERTAIN")
-    answer = buying.post_events(b"[]")
+def test_a_signature_is_valid_for_one_body(buy_orders: BuyOrdersWorld) -> None:
+    """A signature of another body is refused."""
+    delivery_uuid = create_delivery(buy_orders, "UNCERTAIN")
+    accepted = buy_orders.post_body(b"[]")
     client = app("email_events").application.test_client()
-    signed = {name: value for name, value in answer.request.headers.items() if name.startswith("X-Twilio")}
+    signature = {name: value for name, value in accepted.request.headers.items() if name.startswith("X-Twilio")}
 
-    told = client.post("/email-events", json=[event(send_uuid)], headers=signed)
+    refused = client.post("/email-events", json=[event(delivery_uuid)], headers=signature)
 
-    assert (answer.status_code, len(signed), told.status_code) == (204, 2, 401)
+    assert (accepted.status_code, len(signature), refused.status_code) == (204, 2, 401)
 
 
 @pytest.mark.parametrize(
@@ -150,51 +152,52 @@ def test_a_signature_is_of_one_body(buying):
         pytest.param(b"\xff", id="not text"),
     ],
 )
-def test_a_body_that_is_no_list_is_malformed(buying, body):
-    """Though signed: 400, so that the service's own log shows it."""
-    assert buying.post_events(body).status_code == 400
+def test_a_body_that_is_not_a_list_is_malformed(buy_orders: BuyOrdersWorld, body: bytes) -> None:
+    """The response is 400 although the body is signed, so that the email service logs the mistake."""
+    assert buy_orders.post_body(body).status_code == 400
 
 
-def test_what_is_no_event_of_ours_is_left_out(buying):
-    """Other mails of the account, unknown sends and strange members do not keep the rest from being taken."""
-    send_uuid = a_send(buying)
-    strange = [
+def test_other_items_in_the_list_are_skipped(buy_orders: BuyOrdersWorld) -> None:
+    """Events of other emails and deliveries, and malformed items, do not prevent that the rest is stored."""
+    delivery_uuid = create_delivery(buy_orders)
+    other_items = [
         {},
-        event(send_uuid, timestamp=-1),
-        event(send_uuid, timestamp=10**20),
-        event(send_uuid, sg_event_id=None),
+        event(delivery_uuid, timestamp=-1),
+        event(delivery_uuid, timestamp=10**20),
+        event(delivery_uuid, sg_event_id=None),
         {key: value for key, value in event("x").items() if key != "send_uuid"},
         event("not-a-uuid"),
         event(uuid.uuid4()),
         event(uuid.UUID(int=0), "delivered"),
     ]
 
-    assert buying.tell(*strange, event(send_uuid, "delivered", reason="a\0b")) == 204
+    assert buy_orders.post_events(*other_items, event(delivery_uuid, "delivered", reason="a\0b")) == 204
 
-    (told,) = buying.only_send()["events"]
-    assert (told["event"], told["reason"]) == ("delivered", "ab")
+    (stored,) = buy_orders.only_delivery()["events"]
+    assert (stored["event"], stored["reason"]) == ("delivered", "ab")
 
 
-def test_two_deliveries_at_once_do_not_wait_for_each_other(buying):
-    """Whatever order they name the mails in: every event is kept once."""
-    sends = [a_send(buying) for _ in range(6)]
-    told = [event(send_uuid, kind) for send_uuid in sends for kind in ("processed", "delivered")]
-    statuses = []
+def test_concurrent_requests_do_not_deadlock(buy_orders: BuyOrdersWorld) -> None:
+    """The requests name the deliveries in different order. Every event is stored once."""
+    delivery_uuids = [create_delivery(buy_orders) for _ in range(6)]
+    events = [event(delivery_uuid, kind) for delivery_uuid in delivery_uuids for kind in ("processed", "delivered")]
+    statuses: list[int] = []
 
-    def deliver():
-        shuffled = random.sample(told, len(told))
-        statuses.append(buying.tell(*shuffled))
+    def post_shuffled() -> None:
+        statuses.append(buy_orders.post_events(*random.sample(events, len(events))))
 
     for _ in range(5):
-        buying.at_once(*[deliver] * 4)
+        buy_orders.at_once(*[post_shuffled] * 4)
 
     assert set(statuses) == {204}
-    assert all(len(item["events"]) == 2 for item in buying.mails()["items"])
+    assert all(len(item["events"]) == 2 for item in buy_orders.list_deliveries()["items"])
 
 
-def test_the_key_has_to_be_set(buying, caplog):
-    """Without it nothing is believed: 500, and the log names the setting."""
-    buying.configure("functions.buy_orders.email_events")
+def test_without_a_public_key_no_event_is_accepted(
+    buy_orders: BuyOrdersWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The response is 500, and the log names the missing setting."""
+    buy_orders.configure("functions.buy_orders.email_events")
 
-    assert buying.tell(event(uuid.uuid4())) == 500
+    assert buy_orders.post_events(event(uuid.uuid4())) == 500
     assert "SENDGRID_WEBHOOK_PUBLIC_KEY" in caplog.text

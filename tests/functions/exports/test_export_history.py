@@ -1,15 +1,18 @@
-"""export_history: the table ends the same whatever the order and number of its messages."""
+"""export_history: the table is the same after any order and number of messages."""
+
+from __future__ import annotations
 
 from itertools import permutations
 
 import pytest
 
 from shared.messages import ExportHistory
+from tests.exports_world import ExportsWorld
 
 
 @pytest.mark.parametrize("order", [pytest.param(order, id=str(order)) for order in permutations(range(3))])
-def test_the_highest_version_stays_whatever_comes_when(exports, order):
-    """Late, early, twice: no older record writes over a newer one."""
+def test_the_highest_version_stays_after_any_order(exports: ExportsWorld, order: tuple[int, ...]) -> None:
+    """A late or duplicate record does not overwrite a newer one."""
     exports.ask_later()
     exports.run()
     records = exports.broker.of(ExportHistory)
@@ -22,8 +25,8 @@ def test_the_highest_version_stays_whatever_comes_when(exports, order):
     exports.assert_settled()
 
 
-def test_a_record_of_an_export_that_changed_since_leaves_it_due(exports):
-    """The history has version 1 then; sweep still sends version 2."""
+def test_an_older_version_does_not_stop_sweep(exports: ExportsWorld) -> None:
+    """Sweep sends version 2 again while the history has version 1."""
     exports.ask()
     first, second = exports.broker.take(ExportHistory)
 
@@ -34,8 +37,8 @@ def test_a_record_of_an_export_that_changed_since_leaves_it_due(exports):
     assert exports.broker.take(ExportHistory) == [second]
 
 
-def test_the_history_keeps_what_it_was_told(exports):
-    """All ten fields, to the letter and the microsecond."""
+def test_the_history_stores_every_field(exports: ExportsWorld) -> None:
+    """Texts are stored exactly, and times to the microsecond."""
     exports.ask(file_name="Zoë / 2026")
     exports.run()
 
