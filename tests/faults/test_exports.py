@@ -308,7 +308,7 @@ def test_a_product_database_that_goes_away_in_the_middle(exports, proxied, monke
     assert answer.status_code == 503
     assert answer.content_type == "application/problem+json"
     assert answer.headers["Retry-After"]
-    monkeypatch.setattr("shared.clients.product_database", lambda: exports.product)
+    monkeypatch.setattr("shared.clients.product_database", lambda: exports.product_db)
     found = exports.get(answer.json["export_uuid"])
     assert (found["status"], found["download_url"]) == ("FAILED", None)
     assert "Reference" in found["error"]
@@ -323,7 +323,7 @@ def test_a_product_database_that_comes_back_costs_an_attempt(exports, proxied, m
     proxied("product").cut_after_bytes = 100_000
     (request,) = exports.broker.take(ExportRequest)
     assert exports.deliver(request) == 503
-    monkeypatch.setattr("shared.clients.product_database", lambda: exports.product)
+    monkeypatch.setattr("shared.clients.product_database", lambda: exports.product_db)
 
     exports.recover()
 
@@ -340,7 +340,7 @@ def test_a_service_database_that_goes_away_in_the_middle(exports, proxied, monke
     answer = exports.ask()
 
     assert answer.status_code == 503
-    monkeypatch.setattr("shared.clients.service_database", lambda: exports.service)
+    monkeypatch.setattr("shared.clients.service_database", lambda: exports.service_db)
     exports.storage.before_publish = lambda: None
     exports.recover()
     exports.assert_settled()
