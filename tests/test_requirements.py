@@ -91,19 +91,19 @@ def packages() -> dict[str, str]:
     }
 
 
-def test_what_the_functions_import_is_declared():
-    """A package that only comes along with another one may be gone with its next version."""
+def test_what_the_functions_import_is_declared() -> None:
+    """A package that only another package needs may disappear with that package's next version."""
     found = imported_packages("main.py", "functions", "shared")
 
     assert not {package: file for package, file in found.items() if package not in declared("requirements.in")}
 
 
-def test_what_the_functions_do_not_import_is_not_declared():
+def test_what_the_functions_do_not_import_is_not_declared() -> None:
     """Each package is installed in every function."""
     assert not declared("requirements.in") - imported_packages("main.py", "functions", "shared").keys()
 
 
-def test_what_tests_and_the_local_stack_import_is_declared():
+def test_what_tests_and_the_local_stack_import_is_declared() -> None:
     found = imported_packages("infra", "tests")
     known = declared("requirements.in") | declared("requirements-dev.in")
 
@@ -111,18 +111,18 @@ def test_what_tests_and_the_local_stack_import_is_declared():
 
 
 @pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
-def test_every_package_is_pinned_with_its_hashes(name):
+def test_every_package_is_pinned_with_its_hashes(name: str) -> None:
     """The same source is the same program tomorrow; pip and Google's builder then accept nothing without a hash."""
     assert len(pinned(f"{name}.txt")) == len(requirement_lines(f"{name}.txt"))
     assert declared(f"{name}.in") <= {package for package, _ in pinned(f"{name}.txt")}, "run `make lock`"
 
 
-def test_tests_run_on_what_is_deployed():
+def test_tests_run_on_what_is_deployed() -> None:
     """Both locks have the same versions."""
     assert pinned("requirements.txt") < pinned("requirements-dev.txt")
 
 
 @pytest.mark.parametrize("file", ["requirements.txt", "requirements-dev.txt"])
-def test_a_lock_names_no_server(file):
+def test_a_lock_names_no_server(file: str) -> None:
     """Where packages come from is a setting of the machine."""
     assert "://" not in (ROOT / file).read_text()

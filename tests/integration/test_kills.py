@@ -56,7 +56,7 @@ def test_every_function_is_killed_once_during_one_import(
         shop.wait_for(import_uuid, "to be validated", total_rows=len(rows))
         with Hold(service_db, ONE_IMPORT, import_uuid=import_uuid):
             unsent.release()
-            wait_until(lambda: catalogue.outcomes(import_uuid)[0], "the first batch to be applied")
+            wait_until(lambda: catalogue.count_applied(import_uuid)[0], "the first batch to be applied")
             stack.kill("kafka_bridge")
             service_db.wait_for_blocked(SENDING)
             service_db.wait_for_blocked(COUNTING)
