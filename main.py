@@ -1,4 +1,4 @@
-"""The functions that Google Cloud and functions-framework find by name. Logging comes first: imports may log."""
+"""The functions, which functions-framework finds by name. Logging is configured first, because imports may log."""
 
 import gc
 import os
@@ -24,7 +24,7 @@ from functions.imports.imports_api import imports_api  # noqa: E402
 from functions.kafka_bridge import kafka_bridge  # noqa: E402
 from functions.sweep import sweep  # noqa: E402
 
-gc.freeze()  # what is imported stays: walking it at each collection doubled the time that validating a file takes
+gc.freeze()  # imported objects stay; to traverse them at each collection doubled the time to validate a file
 
 __all__ = [
     "buy_order_email",

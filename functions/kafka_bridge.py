@@ -1,6 +1,6 @@
-"""kafka_bridge: a worker that publishes every record of our Kafka topics to the Pub/Sub topic of the same name.
+"""kafka_bridge: a worker that publishes each record of our Kafka topics to the Pub/Sub topic of the same name.
 
-An offset is committed only after Pub/Sub has the record: a bridge that is killed sends some twice and loses none.
+It commits an offset only after Pub/Sub has the record: a bridge that is killed sends some records twice and loses none.
 """
 
 from __future__ import annotations
@@ -16,38 +16,36 @@ from shared.messages import TOPICS
 from shared.settings import settings
 
 if TYPE_CHECKING:
-    from shared.clients.broker import Records
+    from shared.clients.broker import KafkaConsumer
     from shared.clients.publisher import PubSub
 
 GROUP = "kafka-bridge"
-WAIT_SECONDS = 1.0  # how soon it notices that it is to stop
+POLL_TIMEOUT_SECONDS = 1.0  # the longest time until it notices SIGTERM
 
 log = logging.getLogger(__name__)
 
 
 @worker_function
 def kafka_bridge() -> None:
-    """Runs until SIGTERM. What it raises ends the process: it is started again and goes on where it was."""
-    from shared.clients.broker import Records
+    """Runs until SIGTERM. An error ends the process: it is restarted and continues at the committed offsets."""
+    from shared.clients.broker import KafkaConsumer
 
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     log.info("Bridging %s", ", ".join(TOPICS))
-    bridge(Records(settings(), GROUP, TOPICS), clients.pubsub(), stopping)
+    bridge_records(KafkaConsumer(settings(), GROUP, TOPICS), clients.pubsub(), stopping)
 
 
-def bridge(records: Records, pubsub: PubSub, stopping: threading.Event) -> None:
-    """Publishes what `records` reads until `stopping` is set, then leaves the consumer group."""
+def bridge_records(consumer: KafkaConsumer, pubsub: PubSub, stopping: threading.Event) -> None:
+    """Publishes the records that `consumer` reads until `stopping` is set, then leaves the consumer group."""
     try:
         while not stopping.is_set():
-            if letters := records.next(WAIT_SECONDS):
-                pubsub.publish(letters)
-                records.commit()
+            if messages := consumer.fetch(POLL_TIMEOUT_SECONDS):
+                pubsub.publish(messages)
+                consumer.commit()
     finally:
-        records.close()
+        consumer.close()
 
 
 if __name__ == "__main__":
-    import main  # noqa: F401  # sets up logging, as for every function
-
     kafka_bridge()

@@ -1,8 +1,8 @@
-"""`python -m infra.check`: checks the Terraform here, as far as this machine has the programs for it.
+"""`python -m infra.check`: checks format, validity, tests and lint of the Terraform configuration in this folder.
 
-Format, validity, tests and lint. What cannot be checked is said in one line each. The google provider comes from
-`terraform -chdir=infra init -backend=false`, from a CLI configuration in TF_CLI_CONFIG_FILE that names where it is, or
-from the folder of test servers in TEST_SERVERS, which may hold tflint too.
+It runs the checks whose programs are installed, and prints one line for each check that cannot run. The google provider
+comes from `terraform -chdir=infra init -backend=false`, from a CLI configuration in TF_CLI_CONFIG_FILE that names its
+location, or from the folder of test servers in TEST_SERVERS, which may also contain tflint.
 """
 
 from __future__ import annotations
@@ -18,55 +18,55 @@ PROVIDER = "hashicorp/google"
 
 
 def main() -> int:
-    """Runs every check and returns 1 if one of them failed."""
+    """Runs every possible check and returns 1 if one of them failed, otherwise 0."""
     servers = os.environ.get("TEST_SERVERS", "")
     path = os.pathsep.join(part for part in (os.environ.get("PATH", ""), servers) if part)
     terraform, tflint = (shutil.which(name, path=path) for name in ("terraform", "tflint"))
-    succeeded = []
+    passed = []
     if terraform is None:
-        left_out("format, validity and tests", "terraform is not installed")
+        report_not_checked("format, validity and tests", "terraform is not installed")
     else:
-        succeeded.append(passes("format", terraform, "fmt", "-check", "-diff", "-recursive"))
-        configuration = cli_configuration(servers)
+        passed.append(run_check("format", terraform, "fmt", "-check", "-diff", "-recursive"))
+        configuration = find_cli_configuration(servers)
         if configuration or (HERE / ".terraform" / "providers").is_dir():
-            succeeded.append(passes("validity", terraform, "validate", "-no-color", configuration=configuration))
-            succeeded.append(passes("tests", terraform, "test", "-no-color", configuration=configuration))
+            passed.append(run_check("validity", terraform, "validate", "-no-color", configuration=configuration))
+            passed.append(run_check("tests", terraform, "test", "-no-color", configuration=configuration))
         else:
-            left_out("validity and tests", "terraform -chdir=infra init -backend=false gets the provider")
+            report_not_checked("validity and tests", "terraform -chdir=infra init -backend=false gets the provider")
     if tflint is None:
-        left_out("lint", "tflint is not installed")
+        report_not_checked("lint", "tflint is not installed")
     else:
-        succeeded.append(passes("lint", tflint))
-    return 0 if all(succeeded) else 1
+        passed.append(run_check("lint", tflint))
+    return 0 if all(passed) else 1
 
 
-def cli_configuration(servers: str) -> str:
-    """The path of a CLI configuration that names the provider's place, or "" where there is none."""
+def find_cli_configuration(servers: str) -> str:
+    """Returns the path of a CLI configuration that names the provider's location, or "" if there is none."""
     configuration = os.environ.get("TF_CLI_CONFIG_FILE", "")
-    maker = Path(servers, "terraform-google", "config")
-    if not Path(configuration).is_file() and servers and maker.is_file():
-        configuration = subprocess.run([maker], check=True, capture_output=True, text=True).stdout.strip()
+    generator = Path(servers, "terraform-google", "config")
+    if not Path(configuration).is_file() and servers and generator.is_file():
+        configuration = subprocess.run([generator], check=True, capture_output=True, text=True).stdout.strip()
     if Path(configuration).is_file() and PROVIDER in Path(configuration).read_text():
         return configuration
     return ""
 
 
-def passes(what: str, *command: str, configuration: str = "") -> bool:
-    """Whether `command` succeeds. What it says is printed only when it does not."""
+def run_check(what: str, *command: str, configuration: str = "") -> bool:
+    """Runs `command`, prints whether it passed, and returns that. Its output is printed only if it failed."""
     environment = {name: value for name, value in os.environ.items() if name != "TF_CLI_CONFIG_FILE"}
     if configuration:
         environment["TF_CLI_CONFIG_FILE"] = configuration
-    done = subprocess.run(
+    process = subprocess.run(
         command, check=False, cwd=HERE, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    if done.returncode:
-        print(done.stdout, file=sys.stderr)
-    print(f"Terraform, {what}: {'FAILED' if done.returncode else 'passed'}")
-    return done.returncode == 0
+    if process.returncode:
+        print(process.stdout, file=sys.stderr)
+    print(f"Terraform, {what}: {'FAILED' if process.returncode else 'passed'}")
+    return process.returncode == 0
 
 
-def left_out(what: str, why: str) -> None:
-    """Says what is not checked."""
+def report_not_checked(what: str, why: str) -> None:
+    """Prints that a check did not run."""
     print(f"Terraform, {what}: NOT CHECKED, {why}")
 
 

@@ -1,5 +1,5 @@
 locals {
-  # Every login that an entry asks for. IAM users of PostgreSQL are called by the address without its last part.
+  # Every login that an entry needs. The name of an IAM user in PostgreSQL is the account's address without its last part.
   database_logins = merge([
     for key, entry in local.deployed : {
       for database in entry.databases : "${key}/${database}" => {
@@ -17,10 +17,10 @@ resource "google_sql_database" "service" {
   name            = var.databases["service"].name
   project         = split(":", var.databases["service"].instance)[0]
   instance        = split(":", var.databases["service"].instance)[2]
-  deletion_policy = "ABANDON" # what merchants did is not thrown away with the infrastructure
+  deletion_policy = "ABANDON" # the merchants' data survives the deletion of the infrastructure
 }
 
-# Which tables a user may read and write is granted in the database, by those who own it.
+# The owners of a database grant the rights on its tables there.
 resource "google_sql_user" "function" {
   for_each = local.database_logins
 

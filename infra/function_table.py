@@ -1,4 +1,4 @@
-"""The table of functions, infra/functions.yaml, as values. The file explains its keys."""
+"""Reads the table of functions, infra/functions.yaml, which explains its keys itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class InvalidTable(ValueError):
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One function. A key without a default is required; the other defaults are those of functions.tf."""
+    """One function. A key without a default is required. The defaults are the same as in functions.tf."""
 
     kind: Literal["http", "kafka", "storage", "schedule", "worker"]
     memory_mb: int

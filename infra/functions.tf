@@ -1,7 +1,7 @@
 locals {
   functions = yamldecode(file("${path.module}/functions.yaml"))
 
-  # The values of the keys that an entry leaves out.
+  # The values of the keys that an entry omits.
   defaults = {
     topic           = null
     paths           = []
@@ -33,7 +33,7 @@ resource "google_cloudfunctions2_function" "function" {
   location = var.region
 
   build_config {
-    runtime         = "python314" # the newest that Cloud Run functions offers; all of requirements.txt has wheels for it
+    runtime         = "python313" # the newest version that the tests run on
     entry_point     = each.key
     service_account = google_service_account.builder.id
 

@@ -21,7 +21,7 @@ locals {
     }
   ]...)
 
-  # instances.connect opens the connection, instances.login is the IAM login of the database itself.
+  # cloudsql.client may open a connection to the instance; cloudsql.instanceUser may log in to the database with IAM.
   database_rights = merge([
     for login_key, login in local.database_logins : {
       for role in ["roles/cloudsql.client", "roles/cloudsql.instanceUser"] : "${login_key}/${role}" => merge(login, { role = role })
@@ -30,13 +30,13 @@ locals {
 
   dead_letter_writers = { for key, entry in local.deployed : key => entry if contains(["kafka", "storage"], entry.kind) }
 
-  # A worker carries Kafka's records over to every topic.
+  # A worker publishes Kafka's records to every topic.
   topic_writers = merge([
     for key in keys(local.workers) : { for topic in local.topics : "${key}/${topic}" => { function = key, topic = topic } }
   ]...)
 }
 
-# --- what a function may do
+# --- rights of functions
 
 resource "google_storage_bucket_iam_member" "function" {
   for_each = local.bucket_rights
@@ -75,7 +75,7 @@ resource "google_pubsub_topic_iam_member" "worker" {
   member = google_service_account.function[each.value.function].member
 }
 
-# A signed URL is signed by the IAM service in the account's name: no key file anywhere.
+# The IAM service signs URLs for the service account, so no key file is needed.
 resource "google_service_account_iam_member" "signs_urls" {
   for_each = { for key, entry in local.deployed : key => entry if entry.signs_urls }
 
@@ -84,7 +84,7 @@ resource "google_service_account_iam_member" "signs_urls" {
   member             = google_service_account.function[each.key].member
 }
 
-# --- who may call a function
+# --- rights to call functions
 
 resource "google_cloud_run_v2_service_iam_member" "invoker" {
   for_each = local.private_functions
@@ -95,7 +95,7 @@ resource "google_cloud_run_v2_service_iam_member" "invoker" {
   member   = google_service_account.invoker.member
 }
 
-# The functions of the API check bearer tokens themselves, and are reached through the load balancer only.
+# The functions of the API check bearer tokens themselves, and only the load balancer can reach them.
 resource "google_cloud_run_v2_service_iam_member" "public" {
   for_each = local.http_functions
 
@@ -105,7 +105,7 @@ resource "google_cloud_run_v2_service_iam_member" "public" {
   member   = "allUsers"
 }
 
-# --- what Google's own services need for it
+# --- rights of Google's own services
 
 resource "google_pubsub_topic_iam_member" "pubsub_writes_dead_letters" {
   topic  = google_pubsub_topic.dead_letters.id

@@ -1,13 +1,13 @@
-# One address for the whole API: a path leads to the function whose route it is.
+# One address for the whole API: a path leads to the function that has a route for it.
 locals {
   paths = merge([for key, entry in local.http_functions : { for path in entry.paths : path => key }]...)
 
-  # Backwards by the alphabet the narrower template stands before the wider one that matches too: * sorts before / and
+  # In reverse alphabetical order, a narrow template comes before a wide one that also matches: * sorts before / and
   # before every letter.
   paths_narrow_first = reverse(sort(keys(local.paths)))
 
-  # What no route knows goes to a function too, which answers 404 as the API answers everything.
-  function_of_the_rest = "imports_api"
+  # This function gets the requests for unknown paths, and responds with 404 in the format of the API.
+  default_function = "imports_api"
 }
 
 resource "google_compute_region_network_endpoint_group" "function" {
@@ -41,7 +41,7 @@ resource "google_compute_backend_service" "function" {
 
 resource "google_compute_url_map" "api" {
   name            = "imports-and-exports"
-  default_service = google_compute_backend_service.function[local.function_of_the_rest].id
+  default_service = google_compute_backend_service.function[local.default_function].id
 
   host_rule {
     hosts        = [var.domain]
@@ -50,7 +50,7 @@ resource "google_compute_url_map" "api" {
 
   path_matcher {
     name            = "api"
-    default_service = google_compute_backend_service.function[local.function_of_the_rest].id
+    default_service = google_compute_backend_service.function[local.default_function].id
 
     dynamic "route_rules" {
       for_each = local.paths_narrow_first
@@ -92,7 +92,7 @@ resource "google_compute_target_https_proxy" "api" {
   ssl_policy       = google_compute_ssl_policy.api.id
 }
 
-# No port 80: a bearer token that was sent in the clear is out, whatever it is answered.
+# Port 80 stays closed: a bearer token that is sent without encryption is exposed, whatever the response is.
 resource "google_compute_global_forwarding_rule" "api" {
   name                  = "imports-and-exports"
   load_balancing_scheme = "EXTERNAL_MANAGED"

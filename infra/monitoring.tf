@@ -1,11 +1,11 @@
-# One entry an alert: a metric of a kind of resource, narrowed down, that is above a threshold.
+# One entry per alert: a metric of a resource type, with a filter, that exceeds a threshold.
 locals {
   function_names     = join(", ", [for entry in values(local.services) : "\"${entry.name}\""])
   subscription_names = join(", ", [for entry in values(local.kafka_functions) : "\"${entry.name}\""])
 
   alerts = {
     dead_letters = {
-      title            = "Something was given up on"
+      title            = "A message is a dead letter"
       resource         = "pubsub_subscription"
       metric           = "pubsub.googleapis.com/subscription/num_undelivered_messages"
       where            = "resource.labels.subscription_id = \"${google_pubsub_subscription.dead_letters.name}\""
@@ -15,10 +15,10 @@ locals {
       threshold        = 0
       period_seconds   = 60
       duration_seconds = 0
-      what_to_do       = "Pull the subscription dead-letters: the attributes topic and reason say what it is and why. When the cause is mended, publish the message to its topic again; every function takes a message as often as it comes."
+      what_to_do       = "Pull the subscription dead-letters: the attributes topic and reason show where the message comes from and why it failed. When the cause is corrected, publish the message to its topic again; every function can receive a message more than once."
     }
     messages_waiting = {
-      title            = "Messages wait for more than ten minutes"
+      title            = "Messages have waited for more than ten minutes"
       resource         = "pubsub_subscription"
       metric           = "pubsub.googleapis.com/subscription/oldest_unacked_message_age"
       where            = "resource.labels.subscription_id = one_of(${local.subscription_names})"
@@ -28,10 +28,10 @@ locals {
       threshold        = 600
       period_seconds   = 60
       duration_seconds = 120
-      what_to_do       = "The function of the same name does not take its messages. Its log says why; so does the database that it writes to."
+      what_to_do       = "The function of the same name does not process its messages. Read its log, and the log of the database that it writes to."
     }
     active_too_long = {
-      title            = "An import or export is active for too long"
+      title            = "An import or export has been active for too long"
       resource         = "cloud_run_revision"
       metric           = "logging.googleapis.com/user/${google_logging_metric.active_too_long.name}"
       where            = "resource.labels.service_name = one_of(${local.function_names})"
@@ -41,20 +41,20 @@ locals {
       threshold        = 0
       period_seconds   = 300
       duration_seconds = 0
-      what_to_do       = "The log of the function in the alert names it. A bridge that does not run, or brokers out of reach, stop all of them: look at the worker pool kafka-bridge first."
+      what_to_do       = "The log of the function in the alert names the import or export. If kafka-bridge is not running or cannot reach the brokers, all of them stop: check the worker pool kafka-bridge first."
     }
     server_errors = {
-      title            = "A function answers 5xx"
+      title            = "A function responds with 5xx"
       resource         = "cloud_run_revision"
       metric           = "run.googleapis.com/request_count"
       where            = "metric.labels.response_code_class = \"5xx\" AND resource.labels.service_name = one_of(${local.function_names})"
       group_by         = "resource.labels.service_name"
       aligner          = "ALIGN_DELTA"
       reducer          = "REDUCE_SUM"
-      threshold        = 4 # in five minutes: a sweep that always fails makes five
+      threshold        = 4 # in five minutes: a sweep that always fails causes five
       period_seconds   = 300
       duration_seconds = 0
-      what_to_do       = "Events are delivered again, so nothing is lost yet; a user of the API got a reference that stands in the log."
+      what_to_do       = "Events are delivered again, so nothing is lost yet. A user of the API got a reference that is also in the log."
     }
   }
 }
@@ -94,13 +94,13 @@ resource "google_monitoring_alert_policy" "alert" {
   }
 }
 
-# Sweep looks at all that is active every minute and says what several attempts could not bring on; a render that makes
-# no headway says so itself.
+# Sweep logs an import that several workers claimed without progress. Other functions log their own stalled jobs, such as
+# the rendering of an export.
 resource "google_logging_metric" "active_too_long" {
   name = "imports-and-exports-active-too-long"
   filter = join(" AND ", [
     "resource.type = \"cloud_run_revision\"",
-    "jsonPayload.message : \"has not moved for\"",
+    "(jsonPayload.message : \"has made no progress in\" OR jsonPayload.message : \"No progress for\")",
   ])
 
   metric_descriptor {

@@ -1,5 +1,5 @@
 output "api_address" {
-  description = "IP address of the HTTP API: what the domain's A record holds."
+  description = "IP address of the HTTP API. The domain's A record must have this value."
   value       = google_compute_global_address.api.address
 }
 
@@ -9,7 +9,7 @@ output "bucket" {
 }
 
 output "database_users" {
-  description = "The users that each database has got, to grant rights on its tables to."
+  description = "The users of each database. They need rights on its tables."
   value = {
     for database in keys(var.databases) : database => {
       for login in values(local.database_logins) : login.function => login.user if login.database == database
@@ -18,7 +18,7 @@ output "database_users" {
 }
 
 output "function_urls" {
-  description = "The address of each function, by its name."
+  description = "The URL of each function, by its name."
   value       = local.urls
 }
 
@@ -28,6 +28,6 @@ output "kafka_topics" {
 }
 
 output "secrets" {
-  description = "The secrets that need a version before the functions start, by the setting that they are."
+  description = "The secrets that need a version before the functions start, by their setting."
   value       = { for setting, secret in google_secret_manager_secret.secret : setting => secret.secret_id }
 }

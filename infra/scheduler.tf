@@ -18,6 +18,6 @@ resource "google_cloud_scheduler_job" "function" {
   }
 
   retry_config {
-    retry_count = 0 # the next minute's call is the retry
+    retry_count = 0 # the call of the next minute is the retry
   }
 }

@@ -1,5 +1,5 @@
-# Secrets by the setting that they are. Only their places are made here: a value is added by
-# `gcloud secrets versions add NAME --data-file=-`, so it never stands in Terraform's state.
+# Secrets, by their setting. Terraform creates them without a value; `gcloud secrets versions add NAME --data-file=-` adds
+# the value, so that Terraform's state does not contain it.
 locals {
   secrets_read = {
     for key, entry in local.deployed : key => toset(concat(entry.kafka ? ["KAFKA_PASSWORD"] : [], entry.secrets))

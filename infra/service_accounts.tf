@@ -1,4 +1,4 @@
-# Who each function is: one account a function, with the rights that its entry names (iam.tf).
+# One account per function, with the rights that its entry names (iam.tf).
 resource "google_service_account" "function" {
   for_each = local.deployed
 
@@ -6,13 +6,13 @@ resource "google_service_account" "function" {
   display_name = "The function ${each.key}"
 }
 
-# Who calls the functions that are not public: Pub/Sub, Eventarc and Cloud Scheduler.
+# Pub/Sub, Eventarc and Cloud Scheduler call the functions that are not public with this account.
 resource "google_service_account" "invoker" {
   account_id   = "function-invoker"
   display_name = "Calls functions for Pub/Sub, Eventarc and Cloud Scheduler"
 }
 
-# Who builds the functions' images.
+# Cloud Build builds the functions' images with this account.
 resource "google_service_account" "builder" {
   account_id   = "function-builder"
   display_name = "Builds the functions"

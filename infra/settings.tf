@@ -1,4 +1,4 @@
-# The environment of every function, as shared/settings.py reads it: what its entry asks for, and no more.
+# The environment of every function, which shared/settings.py reads: only the settings that its entry needs.
 locals {
   database_settings = {
     for key, entry in local.deployed : key => merge([

@@ -1,16 +1,16 @@
 locals {
-  # Sweep removes files, and says so in their records; this only catches what it should ever miss.
-  days_that_sweep_may_be_late = 7
-  import_retention_days       = 30
+  # Sweep deletes expired files and records that. The lifecycle rules only delete files that sweep has missed.
+  sweep_delay_days      = 7
+  import_retention_days = 30
 
   days_kept = {
-    "imports/"    = local.import_retention_days + local.days_that_sweep_may_be_late
-    "exports/"    = var.export_retention_days + local.days_that_sweep_may_be_late
-    "buy-orders/" = var.export_retention_days + local.days_that_sweep_may_be_late
+    "imports/"    = local.import_retention_days + local.sweep_delay_days
+    "exports/"    = var.export_retention_days + local.sweep_delay_days
+    "buy-orders/" = var.export_retention_days + local.sweep_delay_days
   }
 }
 
-# Files of imports, exports and mails.
+# Files of imports, exports and emailed buy orders.
 resource "google_storage_bucket" "files" {
   name                        = "${var.project_id}-imports-and-exports"
   location                    = var.region
@@ -18,7 +18,7 @@ resource "google_storage_bucket" "files" {
   public_access_prevention    = "enforced"
 
   versioning {
-    enabled = false # an import reads the generation that it began with, or fails: old ones are of no use
+    enabled = false # an import reads the generation that it started with, or fails: old generations are not used
   }
 
   soft_delete_policy {
@@ -46,7 +46,7 @@ resource "google_storage_bucket" "files" {
   }
 }
 
-# The functions' own source, which Cloud Build reads.
+# The source code of the functions, which Cloud Build reads.
 resource "google_storage_bucket" "source" {
   name                        = "${var.project_id}-imports-and-exports-source"
   location                    = var.region
@@ -55,7 +55,7 @@ resource "google_storage_bucket" "source" {
 }
 
 resource "google_storage_bucket_object" "source" {
-  # Another content is another name: that is what makes the functions be built anew.
+  # New content has a new name, so that the functions are built again.
   name   = "functions-${filesha256(var.source_archive)}.zip"
   bucket = google_storage_bucket.source.name
   source = var.source_archive

@@ -7,7 +7,7 @@ resource "google_pubsub_subscription" "function" {
   message_retention_duration = "604800s" # a week, the default: for an outage over a weekend
 
   push_config {
-    # The framework reads from the path which topic a message is of.
+    # The framework reads a message's topic from this path.
     push_endpoint = "${local.urls[each.key]}/projects/${var.project_id}/topics/${each.value.topic}"
 
     oidc_token {
@@ -17,7 +17,7 @@ resource "google_pubsub_subscription" "function" {
   }
 
   retry_policy {
-    minimum_backoff = "10s" # five tries then span more than two minutes: a database fails over in less
+    minimum_backoff = "10s" # five attempts then span more than two minutes: a database fails over in less
     maximum_backoff = "600s"
   }
 
@@ -27,15 +27,15 @@ resource "google_pubsub_subscription" "function" {
   }
 
   expiration_policy {
-    ttl = "" # never, however long nobody imports anything
+    ttl = "" # never, even if there are no imports for a long time
   }
 }
 
-# Keeps what was given up on for people to read and send again.
+# Keeps dead letters so that people can read them and publish them again.
 resource "google_pubsub_subscription" "dead_letters" {
   name                       = "dead-letters"
   topic                      = google_pubsub_topic.dead_letters.id
-  message_retention_duration = "2678400s" # 31 days, the longest there is
+  message_retention_duration = "2678400s" # 31 days, the longest possible time
 
   expiration_policy {
     ttl = ""

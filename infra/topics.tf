@@ -10,7 +10,7 @@ resource "google_pubsub_topic" "topic" {
   name = each.key
 }
 
-# Messages that no retry can help: Pub/Sub sends them here after five attempts, a function at once.
+# Messages that no retry can help: Pub/Sub sends them here after five attempts, a function sends them immediately.
 resource "google_pubsub_topic" "dead_letters" {
   name = "dead-letters"
 }

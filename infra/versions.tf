@@ -8,7 +8,7 @@ terraform {
     }
   }
 
-  # Which bucket is said at `terraform init -backend-config=bucket=NAME`.
+  # `terraform init -backend-config=bucket=NAME` names the bucket.
   backend "gcs" {
     prefix = "imports-and-exports"
   }

@@ -3,7 +3,7 @@ resource "google_cloud_run_v2_worker_pool" "worker" {
 
   name                = each.value.name
   location            = var.region
-  deletion_protection = false # it keeps nothing: its place in Kafka is kept by the brokers
+  deletion_protection = false # a worker stores nothing: the brokers store its position in Kafka
 
   scaling {
     scaling_mode          = "MANUAL"

@@ -1,4 +1,4 @@
-"""Who is asking, and what they may see: bearer tokens, and a port that knows users, webshops and features."""
+"""Authentication and access: bearer tokens, and a port to what the platform knows of users, webshops and features."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 from uuid import UUID
 
 import jwt
-from sqlalchemy import Engine, exists, select
+from sqlalchemy import Engine, Exists, exists, select
 
 from shared import clients
 from shared.errors import Unavailable
@@ -16,13 +16,14 @@ from shared.settings import settings
 from shared.tables.product import webshop_features, webshop_users
 
 CLOCK_SKEW_SECONDS = 30  # between the issuer's clock and ours
-KEYS_LIFETIME_SECONDS = 300  # how long a key that the issuer withdrew is still taken
+KEYS_LIFETIME_SECONDS = 300  # for so long a key is accepted after the issuer has withdrawn it
+KEYS_TIMEOUT_SECONDS = 10
 
 
 class AccessPort(Protocol):
     """What the platform knows of users and webshops."""
 
-    def may_see(self, user_uuid: UUID, webshop_uuid: UUID) -> bool:
+    def may_access(self, user_uuid: UUID, webshop_uuid: UUID) -> bool:
         """Whether the user works for the webshop."""
 
     def has_feature(self, webshop_uuid: UUID, feature: str) -> bool:
@@ -30,39 +31,41 @@ class AccessPort(Protocol):
 
 
 class ProductDatabaseAccess:
-    """Reads the platform's own tables."""
+    """The access port over the platform's tables in the product database."""
 
-    def __init__(self, product: Engine) -> None:
-        """Reads over `product`."""
-        self._product = product
+    def __init__(self, product_db: Engine) -> None:
+        """Opens one connection per question."""
+        self._product_db = product_db
 
-    def may_see(self, user_uuid: UUID, webshop_uuid: UUID) -> bool:
+    def may_access(self, user_uuid: UUID, webshop_uuid: UUID) -> bool:
         """See AccessPort."""
-        row = exists().where(webshop_users.c.user_uuid == user_uuid, webshop_users.c.webshop_uuid == webshop_uuid)
-        with self._product.connect() as product:
-            return bool(product.scalar(select(row)))
+        is_member = webshop_users.c.user_uuid == user_uuid, webshop_users.c.webshop_uuid == webshop_uuid
+        return self._exists(exists().where(*is_member))
 
     def has_feature(self, webshop_uuid: UUID, feature: str) -> bool:
         """See AccessPort."""
-        row = exists().where(webshop_features.c.webshop_uuid == webshop_uuid, webshop_features.c.feature == feature)
-        with self._product.connect() as product:
-            return bool(product.scalar(select(row)))
+        is_booked = webshop_features.c.webshop_uuid == webshop_uuid, webshop_features.c.feature == feature
+        return self._exists(exists().where(*is_booked))
+
+    def _exists(self, row: Exists) -> bool:
+        with self._product_db.connect() as conn:
+            return bool(conn.scalar(select(row)))
 
 
-def port() -> AccessPort:
-    """The access port in use."""
+def access_port() -> AccessPort:
+    """Returns the access port in use."""
     return ProductDatabaseAccess(clients.product_database())
 
 
-def user_of(authorization: str) -> UUID:
-    """The user whose bearer token stands in an Authorization header.
+def authenticate(authorization: str) -> UUID:
+    """Returns the user of the bearer token in an Authorization header.
 
-    Raises Problem 401 with a challenge when there is none, or it is not one of ours, or it has expired.
+    Raises Problem 401 with a challenge when the token is missing, invalid, expired or from another issuer.
     """
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() != "bearer" or not token:
-        raise unauthorized("Send a bearer token in the Authorization header.")
-    key = signing_key(token)
+        raise unauthorized("The request has no bearer token. Send one in the Authorization header.")
+    key = find_signing_key(token)
     try:
         claims = jwt.decode(
             token,
@@ -75,28 +78,33 @@ def user_of(authorization: str) -> UUID:
         )
         return UUID(claims["sub"])
     except (jwt.PyJWTError, ValueError) as error:
-        raise unauthorized(f"The bearer token is not accepted: {error}.", 'error="invalid_token"') from error
+        raise invalid_token(error) from error
 
 
-def signing_key(token: str) -> jwt.PyJWK:
-    """The issuer's key that the token says it is signed with.
+def find_signing_key(token: str) -> jwt.PyJWK:
+    """Returns the issuer's key that the token names as the one it is signed with.
 
-    Raises Problem 401 when the issuer has no such key, Unavailable when the issuer does not answer, and
+    Raises Problem 401 when the issuer has no such key, Unavailable when the issuer does not respond, and
     InvalidSettings when no issuer is set.
     """
     settings().require("token_jwks_url", "token_issuer", "token_audience")
     try:
-        return keys(settings().token_jwks_url).get_signing_key_from_jwt(token)
+        return issuer_keys(settings().token_jwks_url).get_signing_key_from_jwt(token)
     except jwt.PyJWKClientConnectionError as error:
-        raise Unavailable(f"The issuer's keys cannot be read: {error}") from error
+        raise Unavailable(f"The token issuer's keys cannot be read: {error}") from error
     except jwt.PyJWTError as error:
-        raise unauthorized(f"The bearer token is not accepted: {error}.", 'error="invalid_token"') from error
+        raise invalid_token(error) from error
 
 
 @cache
-def keys(jwks_url: str) -> jwt.PyJWKClient:
-    """The issuer's public keys, kept for KEYS_LIFETIME_SECONDS."""
-    return jwt.PyJWKClient(jwks_url, lifespan=KEYS_LIFETIME_SECONDS, timeout=10)
+def issuer_keys(jwks_url: str) -> jwt.PyJWKClient:
+    """Returns the client of the issuer's public keys, which caches them for KEYS_LIFETIME_SECONDS."""
+    return jwt.PyJWKClient(jwks_url, lifespan=KEYS_LIFETIME_SECONDS, timeout=KEYS_TIMEOUT_SECONDS)
+
+
+def invalid_token(error: Exception) -> Problem:
+    """401: there is a token, and it is not accepted."""
+    return unauthorized(f"The bearer token was not accepted: {error}. Request a new one.", 'error="invalid_token"')
 
 
 def unauthorized(detail: str, error: str = "") -> Problem:

@@ -1,20 +1,20 @@
-"""Errors named by what happens next. Anything that is none of these is tried again by delivery."""
+"""Errors that are named by what happens next. Delivery retries any other error."""
 
 
 class PermanentError(Exception):
-    """Trying again cannot help: it is recorded where there is a record, dead-lettered, and never delivered again.
+    """A retry cannot help. The error is recorded if there is a record, and the message goes to `dead-letters`.
 
-    The text is shown to people: say what was found and what is allowed.
+    Users read the text: it says what was found and what is allowed.
     """
 
 
 class NothingToDo(Exception):
-    """This delivery comes too late to matter: the run was closed, superseded or is somebody else's. Nothing to do."""
+    """This delivery is a duplicate or too late: the run is closed or superseded, or another worker has the claim."""
 
 
 class Unavailable(Exception):
-    """A system that we depend on refuses or does not answer; it may by and by. An API answers 503."""
+    """A system that we depend on does not respond or refuses for now. A retry may succeed. An API answers 503."""
 
 
 class ObjectGone(PermanentError):
-    """An object, or the generation of it that was asked for, is not in the bucket any more."""
+    """An object, or the requested generation of it, is no longer in the bucket."""

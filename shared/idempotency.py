@@ -1,20 +1,21 @@
-"""A client's key for a request that it may have to send again: the same key is the same request."""
+"""Idempotency keys: a client that repeats a request sends the same key, and the request is executed once."""
 
 from __future__ import annotations
 
-from shared.problems import Problem, refused
+from shared.problems import Problem, invalid_input
 
 MAX_KEY_LENGTH = 255  # characters; a uuid has 36
 
 
-def checked_key(key: str | None) -> str | None:
-    """The Idempotency-Key header as it is kept. Raises Problem 422 for an empty or overlong one."""
+def check_key(key: str | None) -> str | None:
+    """Returns the Idempotency-Key header as it is. Raises Problem 422 when it is empty or too long."""
     if key is not None and not 1 <= len(key) <= MAX_KEY_LENGTH:
-        raise refused("Idempotency-Key", f"The key must have 1 to {MAX_KEY_LENGTH} characters: a uuid is a good one.")
+        detail = f"The key has {len(key)} characters. It must have 1 to {MAX_KEY_LENGTH}; a uuid is a good choice."
+        raise invalid_input("Idempotency-Key", detail)
     return key
 
 
 def key_reused(what: str) -> Problem:
-    """The key belongs to another request."""
-    sentence = f"This key was used for another {what} already. Send a new key with a new request."
-    return Problem(422, "idempotency-key-reused", sentence, at="Idempotency-Key")
+    """422: the key belongs to a different request."""
+    detail = f"This key was already used for a different {what}. Send a new key with a new request."
+    return Problem(422, "idempotency-key-reused", detail, "Idempotency-Key")

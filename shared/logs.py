@@ -1,4 +1,4 @@
-"""Logs: one JSON object per line for Cloud Logging, or a readable line in a terminal."""
+"""Logs: one JSON object per line for Cloud Logging, or a readable line for a terminal."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ PROJECT_FOLDER = f"{Path(__file__).parents[1]}/"
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 
 _traceparent: ContextVar[str] = ContextVar("traceparent", default="")
-_fields: ContextVar[dict[str, str]] = ContextVar("fields", default={})  # noqa: B039  # never written, only replaced
+_fields: ContextVar[dict[str, str]] = ContextVar("fields", default={})  # noqa: B039  # never changed, only replaced
 
 
 def configure(settings: Settings) -> None:
-    """Sets the format of every logger of the process. Called before anything else is imported."""
+    """Sets the format of every logger of the process. It runs before other modules are imported, as they may log."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(TextLine() if settings.log_format == "text" else JsonLine(settings.google_cloud_project))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    for chatty in ("google", "urllib3", "alembic", "werkzeug"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for verbose_library in ("google", "urllib3", "alembic", "werkzeug"):
+        logging.getLogger(verbose_library).setLevel(logging.WARNING)
 
 
 @contextmanager
 def context(traceparent: str = "", **fields: str) -> Iterator[None]:
-    """Adds `fields` to every line logged inside, and joins the trace of `traceparent` (a new one if it is invalid)."""
-    valid = traceparent if TRACEPARENT.fullmatch(traceparent) else new_traceparent()
-    trace_token = _traceparent.set(valid)
+    """Adds `fields` and the trace of `traceparent` to every line logged inside. An invalid one starts a new trace."""
+    is_valid = TRACEPARENT.fullmatch(traceparent)
+    trace_token = _traceparent.set(traceparent if is_valid else new_traceparent())
     field_token = _fields.set({**_fields.get(), **fields})
     try:
         yield
@@ -48,12 +48,12 @@ def context(traceparent: str = "", **fields: str) -> Iterator[None]:
 
 
 def new_traceparent() -> str:
-    """A traceparent that starts a trace."""
+    """Returns a traceparent that starts a trace."""
     return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
-def traceparent() -> str:
-    """The traceparent to send with a message: that of the current context, or a new one."""
+def current_traceparent() -> str:
+    """Returns the traceparent to send with a message: the one of the current context, or a new one."""
     return _traceparent.get() or new_traceparent()
 
 
@@ -63,10 +63,10 @@ class JsonLine(logging.Formatter):
     def __init__(self, google_cloud_project: str) -> None:
         super().__init__()
         self._traces = f"projects/{google_cloud_project}/traces"
-        self._encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make an encoder for each line
+        self._encode = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would create an encoder per line
 
     def format(self, record: logging.LogRecord) -> str:
-        """Formats one JSON object. The message ends with an exception's traceback, where Error Reporting finds it."""
+        """Formats one JSON object. Its message ends with the exception's traceback: Error Reporting looks there."""
         message = record.getMessage()
         if record.exc_info:
             message = f"{message}\n{self.formatException(record.exc_info)}"
@@ -81,15 +81,15 @@ class JsonLine(logging.Formatter):
                 "function": record.funcName,
             },
         }
-        if valid := _traceparent.get():
-            _, trace_id, span_id, _ = valid.split("-")
+        if traceparent := _traceparent.get():
+            _, trace_id, span_id, _ = traceparent.split("-")
             line["logging.googleapis.com/trace"] = f"{self._traces}/{trace_id}"
             line["logging.googleapis.com/spanId"] = span_id
         return self._encode(line)
 
 
 class TextLine(logging.Formatter):
-    """Time, level, logger, message and fields, for people."""
+    """A line for people: time, level, logger, message and fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Formats one line, followed by the traceback of an exception."""

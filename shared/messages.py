@@ -1,4 +1,4 @@
-"""The messages that functions send each other: one struct a message, one Kafka topic a struct, JSON on the wire."""
+"""The messages that functions send to each other: one struct per message, one Kafka topic per struct, JSON values."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from uuid import UUID
 
 import msgspec
 
-DEAD_LETTERS = "dead-letters"  # the Pub/Sub topic of what was given up on
+DEAD_LETTERS = "dead-letters"  # the Pub/Sub topic of the messages that no retry can help
 
-StorableText = Annotated[str, msgspec.Meta(pattern="^[^\\x00]*$")]  # PostgreSQL keeps every character but NUL
+StorableText = Annotated[str, msgspec.Meta(pattern="^[^\\x00]*$")]  # PostgreSQL stores every character but NUL
 
 
 @dataclass(frozen=True)
 class PubSubMessage:
-    """One Pub/Sub message: a topic's short name, its bytes and its attributes."""
+    """One Pub/Sub message: a topic's short name, the data and the attributes."""
 
     topic: str
     data: bytes
@@ -25,19 +25,22 @@ class PubSubMessage:
 
 
 class Message(msgspec.Struct, frozen=True):
-    """What every message has: its topic, and the webshop, which is its key."""
+    """What all messages have in common: a topic, and a webshop, whose uuid is the Kafka key."""
 
     topic: ClassVar[str]
 
     webshop_uuid: UUID
 
-    def encoded(self) -> bytes:
-        """The message's value on the wire."""
+    def encode(self) -> bytes:
+        """Returns the message as the value of a Kafka record."""
         return msgspec.json.encode(self)
 
     @classmethod
-    def decoded(cls, value: bytes) -> Self:
-        """Reads a value from the wire. Raises msgspec.DecodeError (ValidationError for a wrong or missing field)."""
+    def decode(cls, value: bytes) -> Self:
+        """Decodes the value of a Kafka record.
+
+        Raises msgspec.DecodeError: its subclass ValidationError when a field is missing or has the wrong type.
+        """
         return msgspec.json.decode(value, type=cls)
 
 
@@ -45,27 +48,27 @@ class CellError(msgspec.Struct, frozen=True):
     """What is wrong with one cell, or with a row as a whole."""
 
     column: str  # key of the column; "" for the row as a whole
-    value: str  # what stood in the cell, cut to VALUE_LENGTH characters
+    value: str  # the content of the cell, cut to VALUE_LENGTH characters
     code: str  # stable, for programs
     message: str  # a sentence for a person: what was found and what is allowed
 
-    VALUE_LENGTH: ClassVar[int] = 200  # enough to recognise a cell by; a 5 MB cell must not fill the ledger
+    VALUE_LENGTH: ClassVar[int] = 200  # enough to recognise a cell; a 5 MB cell must not fill the ledger
 
 
 class RefusedRow(msgspec.Struct, frozen=True):
     """A row that was not applied, and why."""
 
-    row_number: int  # as a spreadsheet shows it, the heading being row 1
+    row_number: int  # as a spreadsheet shows it; the heading is row 1
     errors: tuple[CellError, ...]
 
 
 class ImportTrigger(Message, frozen=True):
-    """An import waits for somebody to work on it."""
+    """An import is ready to be claimed."""
 
     topic = "webshop.product.import.trigger"
 
     import_uuid: UUID
-    run: int  # goes up by the merchant's retry only
+    run: int  # rises only when the merchant retries the import
 
 
 class ImportBatch(Message, frozen=True):
@@ -76,8 +79,8 @@ class ImportBatch(Message, frozen=True):
     import_uuid: UUID
     run: int  # a batch of a lower run is not applied
     row_numbers: tuple[int, ...]  # as a spreadsheet shows them; the first is the batch's key
-    columns: tuple[str, ...]  # keys of shared/columns.py, the identifier among them
-    rows: tuple[tuple[str | None, ...], ...]  # one value a column; "" leaves the value as it is, None clears it
+    columns: tuple[str, ...]  # keys of shared/columns.py, including the identifier
+    rows: tuple[tuple[str | None, ...], ...]  # one value per column; "" leaves the value as it is, None clears it
 
     @property
     def first_row(self) -> int:
@@ -86,20 +89,23 @@ class ImportBatch(Message, frozen=True):
 
 
 class BatchApplied(Message, frozen=True):
-    """What became of one batch: updated + unchanged + refused are all of its rows."""
+    """The result of one batch. The updated, unchanged and refused rows together are all of its rows."""
 
     topic = "webshop.products.import.result"
 
     import_uuid: UUID
     run: int
     first_row: int
-    updated: int
-    unchanged: int
+    updated: int  # rows
+    unchanged: int  # rows
     refused: tuple[RefusedRow, ...]
 
 
 class ProductsUpdated(Message, frozen=True):
-    """These products changed. It says which, never to what: who mirrors them reads them as they are by then."""
+    """These products changed.
+
+    The message has no values: import_mirror reads the products as they are when it processes the message.
+    """
 
     topic = "webshop.products.updated"
 
@@ -110,7 +116,7 @@ class ProductsUpdated(Message, frozen=True):
 
 
 class ExportRequest(Message, frozen=True):
-    """An export waits to be rendered."""
+    """An export is ready to be rendered."""
 
     topic = "webshop.export.request"
 
@@ -118,7 +124,7 @@ class ExportRequest(Message, frozen=True):
 
 
 class ExportHistory(Message, frozen=True):
-    """An export as it is since its last change: the whole record, so the highest version alone is the truth."""
+    """An export after its latest change. It is the whole record, so the highest version replaces all others."""
 
     topic = "webshop.export.history"
 
@@ -130,22 +136,22 @@ class ExportHistory(Message, frozen=True):
     status: str
     user_uuid: UUID
     source: str
-    file_uri: str | None  # gs://bucket/path; None: there is no file, not yet or not any more
+    file_uri: str | None  # gs://bucket/path; None: there is no file yet, or it was deleted
     version: int
 
 
 class BuyOrderEmail(Message, frozen=True):
-    """A buy order is to be mailed to its supplier."""
+    """A request to email a buy order to its supplier."""
 
     topic = "webshop.buy-order.email"
 
-    send_uuid: UUID  # chosen by the sender: sent again, it is still the same one mail
+    send_uuid: UUID  # of the email delivery; chosen by the sender, so that a repeated message is the same delivery
     buy_order_uuid: UUID
-    user_uuid: UUID | None = None  # who asked for it; None: another service
-    recipient: StorableText | None = None  # None: the supplier's address
+    user_uuid: UUID | None = None  # the user who requested it; None: another service did
+    recipient: StorableText | None = None  # an email address; None: the supplier's
     cc: tuple[StorableText, ...] = ()
-    message: StorableText = ""  # of the merchant to the supplier, set above the signature
-    language: StorableText = "en"  # of the mail; a file of functions/buy_orders/templates
+    message: StorableText = ""  # from the merchant to the supplier, printed above the signature
+    language: StorableText = "en"  # of the email; the name of a file in functions/buy_orders/templates
 
 
 MESSAGES: tuple[type[Message], ...] = (

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Connection, FromClause, RowMapping, Select, tuple_
 
-from shared.problems import refused
+from shared.problems import invalid_input
 
 MAX_PAGE_ITEMS = 200  # the database reads a page of this size in milliseconds
 
@@ -60,4 +60,4 @@ def decode_cursor(cursor: str) -> Position:
         position = msgspec.json.decode(base64.urlsafe_b64decode(f"{cursor}=="), type=Position)
         return Position(position.created_at.astimezone(UTC), position.uuid)
     except (ValueError, OverflowError, msgspec.MsgspecError) as error:
-        raise refused("cursor", "Invalid cursor. Leave it out to start with the newest item.") from error
+        raise invalid_input("cursor", "Invalid cursor. Leave it out to start with the newest item.") from error

@@ -1,4 +1,4 @@
-"""What an API answers when it cannot do what was asked: problem+json (RFC 9457)."""
+"""What an API answers when it cannot fulfil a request: `application/problem+json` (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -8,28 +8,33 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Problem(Exception):
-    """An answer that is not the one hoped for. `type` is stable, for programs; `detail` is a sentence for people."""
+    """An error as the response to a request. `type` is stable, for programs; `detail` is a sentence for people."""
 
     status: int
     type: str
     detail: str
-    at: str = ""  # the part of the request at fault, where there is one
+    field_name: str = ""  # the part of the request that is wrong, if it is one part
     headers: Mapping[str, str] = field(default_factory=dict)
-    more: Mapping[str, str] = field(default_factory=dict)  # further members, such as the uuid in the way
+    extensions: Mapping[str, str] = field(default_factory=dict)  # more members, such as the uuid of the active import
 
-    def document(self) -> dict[str, object]:
-        """The body."""
-        fault = {"field": self.at} if self.at else {}
-        title = self.type.replace("-", " ").capitalize()
-        about = {"type": f"/problems/{self.type}", "title": title, "status": self.status, "detail": self.detail}
-        return {**about, **fault, **self.more}
+    def to_document(self) -> dict[str, object]:
+        """Returns the members of the JSON body."""
+        document: dict[str, object] = {
+            "type": f"/problems/{self.type}",
+            "title": self.type.replace("-", " ").capitalize(),
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.field_name:
+            document["field"] = self.field_name
+        return {**document, **self.extensions}
 
 
 def not_found(what: str) -> Problem:
-    """Also for what belongs to somebody else: an answer must not tell that it exists."""
-    return Problem(404, "not-found", f"There is no such {what}.")
+    """404, also for what belongs to another webshop: the response must not reveal that it exists."""
+    return Problem(404, "not-found", f"The {what} was not found. Check its uuid.")
 
 
-def refused(field: str, detail: str) -> Problem:
-    """Input that was understood and is not allowed."""
-    return Problem(422, "refused-input", detail, field)
+def invalid_input(field_name: str, detail: str) -> Problem:
+    """422: the input is well-formed but not allowed."""
+    return Problem(422, "refused-input", detail, field_name)

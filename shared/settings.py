@@ -1,7 +1,8 @@
-"""Every setting of the functions: one frozen struct, decoded and validated at once from the environment.
+"""Every setting of the functions: one frozen struct, decoded from the environment and validated as a whole.
 
-A setting's variable has the name of its field in capitals; those of a database start with the database's name, like
-SERVICE_DATABASE_URL. An empty variable counts as not set. Defaults suit production; the local stack sets its own.
+The variable of a setting has the name of its field in capitals; the variables of a database start with the database's
+name, like SERVICE_DATABASE_URL. An empty variable counts as not set. The defaults suit production; the local stack sets
+its own values.
 """
 
 from __future__ import annotations
@@ -21,46 +22,48 @@ S = TypeVar("S", bound=msgspec.Struct)
 SWITCH_WORDS = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 
 
-def allowed(words: str, **limits: Any) -> Meta:
-    """What a setting may be: `limits` that msgspec checks, and the same in words."""
-    return Meta(extra={"allowed": words}, **limits)
+def allow(description: str, **limits: Any) -> Meta:
+    """Describes the allowed values of a setting: in words, and as `limits` that msgspec checks."""
+    return Meta(extra={"allowed": description}, **limits)
 
 
-def matching(pattern: str, words: str) -> Meta:
-    """What a setting may be: text that `pattern` matches as a whole, and the same in words."""
-    return allowed(words, pattern=rf"^(?:{pattern})\Z")
+def allow_pattern(pattern: str, description: str) -> Meta:
+    """Describes the allowed values of a setting: in words, and as a pattern that must match the whole text."""
+    return allow(description, pattern=rf"^(?:{pattern})\Z")
 
 
 SECRET = Meta(extra={"secret": True})  # never shown: neither in an error nor in a repr
 
-Text = Annotated[str, allowed("a text that is not empty")]
-Switch = Annotated[bool, allowed("on or off (or true, false, yes, no, 1, 0)")]
-# A century: the database cannot count back just any number of days.
-Days = Annotated[int, allowed("a whole number of days from 1 to 36500", ge=1, le=36_500)]
-Threads = Annotated[int, allowed("a whole number from 1 to 1000", ge=1, le=1000)]  # Cloud Run's limit for one process
-LogFormat = Annotated[Literal["json", "text"], allowed("json or text")]
-WebAddress = Annotated[str, matching(r"https?://[^\s/]\S*", "a URL that starts with http:// or https://")]
-EmailAddress = Annotated[str, matching(r"[^\s@]+@[^\s@]+", "an email address")]
-ProjectId = Annotated[str, matching(r"[a-z0-9.:-]+", "a project id: lowercase letters, digits and hyphens")]
+Text = Annotated[str, allow("text that is not empty")]
+Switch = Annotated[bool, allow("on or off (or true, false, yes, no, 1, 0)")]
+# The limit is a century: the database cannot subtract an arbitrary number of days from a date.
+Days = Annotated[int, allow("a whole number of days from 1 to 36500", ge=1, le=36_500)]
+Threads = Annotated[int, allow("a whole number from 1 to 1000", ge=1, le=1000)]  # Cloud Run's limit for one process
+LogFormat = Annotated[Literal["json", "text"], allow("json or text")]
+WebAddress = Annotated[str, allow_pattern(r"https?://[^\s/]\S*", "a URL that starts with http:// or https://")]
+EmailAddress = Annotated[str, allow_pattern(r"[^\s@]+@[^\s@]+", "an email address")]
+ProjectId = Annotated[str, allow_pattern(r"[a-z0-9.:-]+", "a project id: lowercase letters, digits and hyphens")]
 BucketName = Annotated[
-    str, matching(r"[a-z0-9._-]+", "a bucket's name: lowercase letters, digits, dots, hyphens and underscores")
+    str, allow_pattern(r"[a-z0-9._-]+", "a bucket's name: lowercase letters, digits, dots, hyphens and underscores")
 ]
-Brokers = Annotated[str, matching(r"[^\s,]+:\d+(,[^\s,]+:\d+)*", "host:port, or several of them separated by commas")]
-ApiKey = Annotated[str, matching(r"\S+", "a key without spaces and newlines"), SECRET]
-PublicKey = Annotated[str, matching(r"[A-Za-z0-9+/]+={0,2}", "the base64 text that SendGrid shows")]
-# Secret because of the password in it.
+Brokers = Annotated[
+    str, allow_pattern(r"[^\s,]+:\d+(,[^\s,]+:\d+)*", "host:port, or several of them separated by commas")
+]
+ApiKey = Annotated[str, allow_pattern(r"\S+", "a key without spaces and newlines"), SECRET]
+PublicKey = Annotated[str, allow_pattern(r"[A-Za-z0-9+/]+={0,2}", "the base64 text that SendGrid shows")]
+# A URL is secret because it contains a password.
 DatabaseUrl = Annotated[
-    str, matching(r"postgres(ql)?://\S+", "a URL like postgresql://user:password@host:port/name"), SECRET
+    str, allow_pattern(r"postgres(ql)?://\S+", "a URL like postgresql://user:password@host:port/name"), SECRET
 ]
-InstanceName = Annotated[str, matching(r"[^\s:]+:[^\s:]+:[^\s:]+", "a connection name, project:region:instance")]
+InstanceName = Annotated[str, allow_pattern(r"[^\s:]+:[^\s:]+:[^\s:]+", "a connection name, project:region:instance")]
 
 
 class InvalidSettings(ValueError):
-    """Settings are malformed, or missing where they are needed. The text has one line for each."""
+    """Settings are malformed, or missing where they are needed. The text has one line per setting."""
 
 
 class FromEnvironment(msgspec.Struct, frozen=True):
-    """Settings, each documented and validated by the type of its field."""
+    """Settings that the types of their fields document and validate."""
 
     def __repr__(self) -> str:
         """Hides secrets."""
@@ -71,7 +74,7 @@ class FromEnvironment(msgspec.Struct, frozen=True):
 
 
 class DatabaseSettings(FromEnvironment, frozen=True):
-    """Where one database is: a URL, or a Cloud SQL instance with its database and user."""
+    """The address of one database: a URL, or a Cloud SQL instance with the names of a database and a user."""
 
     url: Annotated[DatabaseUrl, Meta(description="URL of the database. It takes precedence over the instance.")] = ""
     instance: Annotated[
@@ -85,7 +88,7 @@ class DatabaseSettings(FromEnvironment, frozen=True):
 
 
 class Settings(FromEnvironment, frozen=True):
-    """The environment of one process."""
+    """The settings of one process."""
 
     google_cloud_project: Annotated[ProjectId, Meta(description="Id of the Google Cloud project.")] = ""
     bucket: Annotated[
@@ -126,16 +129,16 @@ class Settings(FromEnvironment, frozen=True):
     def require(self, *names: str) -> None:
         """Raises InvalidSettings that names every field of `names` without a value.
 
-        Called where a setting is used: each function is given only the settings that it needs.
+        The code that uses a setting calls this, because each function has only the settings that it needs.
         """
         fields = {field.name: field for field in msgspec.structs.fields(self)}
-        missing = [sentence(name.upper(), "not set", fields[name]) for name in names if not getattr(self, name)]
+        missing = [describe_problem(name.upper(), "not set", fields[name]) for name in names if not getattr(self, name)]
         if missing:
             raise InvalidSettings("\n".join(missing))
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
-    """Decodes the settings that `environment` has. Raises InvalidSettings that names every malformed one."""
+    """Decodes the settings in `environment`. Raises InvalidSettings that names every malformed setting."""
     problems: list[str] = []
     decoded = decode(Settings, environment, "", problems)
     if problems:
@@ -144,7 +147,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
 
 
 def from_environment_or_exit(environment: Mapping[str, str]) -> Settings:
-    """Decodes the settings, or ends a process that must not start: one line per malformed setting, no traceback."""
+    """Decodes the settings, or exits with one line per malformed setting and no traceback."""
     try:
         return from_environment(environment)
     except InvalidSettings as error:
@@ -152,7 +155,7 @@ def from_environment_or_exit(environment: Mapping[str, str]) -> Settings:
 
 
 def decode(struct: type[S], environment: Mapping[str, str], prefix: str, problems: list[str]) -> S:
-    """Decodes the fields of `struct`. Adds a sentence to `problems` for each variable that is malformed."""
+    """Decodes the fields of `struct`. Appends a sentence to `problems` for each malformed variable."""
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(struct):
         variable = f"{prefix}{field.name.upper()}"
@@ -165,27 +168,27 @@ def decode(struct: type[S], environment: Mapping[str, str], prefix: str, problem
                 values[field.name] = msgspec.convert(value, field.type, strict=False)
             except msgspec.ValidationError:
                 found = "malformed (a secret, not shown)" if is_secret(field) else repr(text)
-                problems.append(sentence(variable, found, field))
+                problems.append(describe_problem(variable, found, field))
     return struct(**values)
 
 
-def sentence(variable: str, found: str, field: FieldInfo) -> str:
-    """Says what was found in a variable and what is allowed there."""
-    return f"{variable} is {found}; it must be {extra(field)['allowed']}."
+def describe_problem(variable: str, found: str, field: FieldInfo) -> str:
+    """Returns a sentence that says what was found in a variable and what is allowed."""
+    return f"{variable} is {found}; it must be {extra_of(field)['allowed']}."
 
 
 def is_secret(field: FieldInfo) -> bool:
-    """Whether the value of a setting must not be shown."""
-    return "secret" in extra(field)
+    """Tells whether the value of a setting must not be shown."""
+    return "secret" in extra_of(field)
 
 
-def extra(field: FieldInfo) -> dict[str, Any]:
-    """What the type of a setting says beyond what msgspec checks: what is `allowed`, in words, and `secret`."""
+def extra_of(field: FieldInfo) -> dict[str, Any]:
+    """Returns what the type of a setting adds for people: `allowed` in words, and `secret` for a secret."""
     metas = [meta for meta in get_args(field.type) if isinstance(meta, Meta)]
     return {key: value for meta in metas for key, value in (meta.extra or {}).items()}
 
 
 @cache
 def settings() -> Settings:
-    """The settings of this process. Never called at import: the framework imports in a parent and forks."""
+    """Returns the settings of this process. Not for use at import: the framework imports in a parent and forks."""
     return from_environment(os.environ)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 
-def pluralize(count: int, singular: str, plural: str) -> str:
-    """Returns `count` with thousands separators, followed by the words in singular or plural."""
-    return f"{count:,} {singular if count == 1 else plural}"
+def format_count(number: int, noun: str) -> str:
+    """Writes a number with its noun in singular or plural: "1 row", "2,000 rows"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def was_or_were(count: int) -> str:
-    """Returns the verb that agrees with `count`, for a sentence such as "1 of 17 rows was refused"."""
-    return "was" if count == 1 else "were"
+def was_or_were(number: int) -> str:
+    """The verb that agrees with a number which other words separate from it: "1 of 17 rows was"."""
+    return "was" if number == 1 else "were"

@@ -38,7 +38,7 @@ class BuyOrdersWorld(ExportsWorld):
         super().__init__(databases, bucket, monkeypatch)
         self.order = self.tenants.buy_order_uuid
         self.email_service = MailService(self.boundaries)
-        monkeypatch.setattr(clients, "mail_service", lambda: self.email_service)
+        monkeypatch.setattr(clients, "email_service", lambda: self.email_service)
         self.configure("functions.buy_orders.email_events", SENDGRID_WEBHOOK_PUBLIC_KEY=PUBLIC_KEY)
 
     # What a client does
@@ -136,7 +136,7 @@ class BuyOrdersWorld(ExportsWorld):
     def stored_files(self) -> dict[str, bytes]:
         """Returns the content of all stored files of emails, by URI."""
         return {
-            self.storage.uri(stored.path): b"".join(self.storage.download(stored.path).pieces)
+            self.storage.uri(stored.path): b"".join(self.storage.download(stored.path).chunks)
             for stored in self.storage.list("buy-orders/")
         }
 

@@ -51,9 +51,9 @@ class WatchedStorage(Storage):
         self.before_publish: Callable[[], None] = lambda: None
 
     @contextmanager
-    def writing(self, path: str, content_type: str) -> Iterator[BinaryIO]:
+    def open_writer(self, path: str, content_type: str) -> Iterator[BinaryIO]:
         self.boundaries.reach("open")
-        with super().writing(path, content_type) as sink:
+        with super().open_writer(path, content_type) as sink:
             yield sink
             self.before_publish()
             self.boundaries.reach("publish")
@@ -72,7 +72,7 @@ class ExportsWorld(World):
         self.storage = WatchedStorage(bucket, self.boundaries)
         monkeypatch.setattr(clients, "storage", lambda: self.storage)
         # Other tests check tokens. Here the token is the user's uuid.
-        monkeypatch.setattr(access, "user_of", lambda header: uuid.UUID(header.removeprefix("Bearer ")))
+        monkeypatch.setattr(access, "authenticate", lambda header: uuid.UUID(header.removeprefix("Bearer ")))
         self.monkeypatch = monkeypatch
         self.configure("functions.exports.export_download", SIGNED_URLS="off")
 
@@ -145,7 +145,7 @@ class ExportsWorld(World):
         expected_files = {uri.removeprefix(self.storage.uri("")): (rows, size) for uri, rows, size in completed}
         assert self.files() == set(expected_files)
         for path, (row_count, size_bytes) in expected_files.items():
-            content = b"".join(self.storage.download(path).pieces)
+            content = b"".join(self.storage.download(path).chunks)
             assert (len(content), len(csv_rows(content))) == (size_bytes, row_count + 1)
 
     # Faults

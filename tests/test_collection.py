@@ -19,15 +19,14 @@ pytestmark = pytest.mark.xdist_group("collection")  # the tests share one collec
 
 ROOT = Path(__file__).parents[1]
 REPORT_VARIABLE = "COLLECTION_REPORT"  # the file that a collecting process writes its tests to
-COLLECTION_SECONDS = 300  # it takes 5 s of CPU; other tests run beside it
-MAX_ID_LENGTH = 80  # an id is read in one line of a report, behind the name of its test
+COLLECTION_SECONDS = 300  # it takes 5 s of CPU, while other tests run
+MAX_ID_LENGTH = 80  # an id and the name of its test fit into one line of a report
+
+Collected = tuple[str, list[str], str]  # a test: its node id, the names of its parameters, the id of their values
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Writes down what a process that was started with `-p tests.test_collection` has collected.
-
-    Each test is its node id, its parameters' names, and the id of their values.
-    """
+    """Writes the tests that a process with `-p tests.test_collection` has collected to the file of REPORT_VARIABLE."""
     tests = [
         (item.nodeid, list(item.callspec.params), item.callspec.id)
         if hasattr(item, "callspec")
@@ -37,8 +36,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     Path(os.environ[REPORT_VARIABLE]).write_text(json.dumps(tests))
 
 
-def collect(report: Path, hash_seed: int) -> list[tuple[str, list[str], str]]:
-    """Collects all tests in a process of its own. Runs none of them, so this cannot start itself again."""
+def collect(report: Path, hash_seed: int) -> list[Collected]:
+    """Collects all tests in another process, which runs none of them: so this test does not start itself again."""
     known = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     environment = {**known, "PYTHONHASHSEED": str(hash_seed), REPORT_VARIABLE: str(report)}
     command = [
@@ -63,32 +62,32 @@ def collect(report: Path, hash_seed: int) -> list[tuple[str, list[str], str]]:
 
 
 @pytest.fixture(scope="module")
-def collected(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, list[str], str]]:
-    """All tests: node id, parameters' names, id of the values."""
+def collected(tmp_path_factory: pytest.TempPathFactory) -> list[Collected]:
+    """All tests."""
     return collect(tmp_path_factory.mktemp("collected") / "report.json", hash_seed=1)
 
 
-def test_every_process_collects_the_same_tests(collected, tmp_path):
-    """In the same order, whatever the clock and the seed of hashes are."""
-    time.sleep(1)  # the clock of an HTTP date, and of the time in a gzip file, goes on by a second
+def test_every_process_collects_the_same_tests(collected: list[Collected], tmp_path: Path) -> None:
+    """The order is the same too, whatever the clock and the seed of hashes are."""
+    time.sleep(1)  # HTTP dates and the times in gzip files change every second
 
     assert collect(tmp_path / "report.json", hash_seed=2) == collected
 
 
-def test_every_id_is_written_out(collected):
-    """An id says what is special about its case, and never changes.
+def test_every_id_is_written_out(collected: list[Collected]) -> None:
+    """An id says what its case is about, and never changes.
 
-    pytest makes ids of what has none: bytes, control characters and other scripts with a backslash in them, and
-    anything else as its parameter's name with a number (`value0`), which says nothing and changes with the order.
-    So an id has no backslash, no part between dashes that is a parameter's name and a number, and it is neither empty
-    nor longer than a line of a report.
+    pytest makes an id where a test gives none: with backslashes for bytes, control characters and other scripts, and
+    with the parameter's name and a number (`value0`) for any other object, which says nothing and changes with the
+    order. So an id has no backslash and no part between dashes that is a parameter's name with a number, and it is
+    neither empty nor longer than a line of a report.
     """
     wrong = {node_id: fault for node_id, names, id_ in collected if names and (fault := fault_of(id_, names))}
 
     assert wrong == {}
 
 
-def test_the_rule_finds_what_pytest_makes():
+def test_the_rule_finds_ids_that_pytest_makes() -> None:
     """Each kind of id that is not written out, and some that only look like it."""
     names = ["value", "file_type"]
 

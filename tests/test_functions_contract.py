@@ -1,4 +1,4 @@
-"""What every function keeps to, whatever it does, checked through functions-framework itself."""
+"""The contract of every function, whatever it does, checked through functions-framework itself."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import json
 import re
 import uuid
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 import main
+from shared.http_api import Route
 from shared.messages import DEAD_LETTERS, MESSAGES, Message
 from tests.world import World, app, push
 
@@ -18,9 +20,9 @@ BY_KIND: dict[str, list[str]] = {}
 for _name in main.__all__:
     BY_KIND.setdefault(getattr(main, _name).trigger.kind, []).append(_name)
 
-SAMPLES = (str(uuid.uuid4()), 2, ["x"], [2], [["x"]], [], {}, "2026-01-01T00:00:00Z", None, True)
+SAMPLES: tuple[object, ...] = (str(uuid.uuid4()), 2, ["x"], [2], [["x"]], [], {}, "2026-01-01T00:00:00Z", None, True)
 
-POISON = [
+INVALID_MESSAGES = [
     b"",
     b"{",
     b"null",
@@ -32,73 +34,78 @@ POISON = [
 
 
 def test_every_function_has_its_test() -> None:
-    """The test of a function has the function's name, wherever it stands in tests/functions/."""
-    tests = {path.stem.removeprefix("test_") for path in Path(__file__).with_name("functions").rglob("test_*.py")}
+    """The test of a function has the function's name, in any folder of tests/functions/."""
+    tested = {path.stem.removeprefix("test_") for path in Path(__file__).with_name("functions").rglob("test_*.py")}
 
-    assert set(main.__all__) <= tests
+    assert set(main.__all__) <= tested
 
 
-def test_every_message_has_one_function():
-    """No topic without a reader, no reader without a topic."""
+def test_every_message_has_one_function() -> None:
+    """Each topic has one subscriber, and each subscriber has a topic."""
     topics = [getattr(main, name).trigger.topic for name in BY_KIND["kafka"]]
 
     assert sorted(topics) == sorted(message.topic for message in MESSAGES)
 
 
 @pytest.mark.parametrize("function", BY_KIND["kafka"])
-def test_poison_is_put_aside_once_and_never_delivered_again(world: World, caplog, function):
-    """2xx, one error in the log, one dead letter with the topic and the reason."""
+def test_an_invalid_message_becomes_one_dead_letter_and_is_not_delivered_again(
+    world: World, caplog: pytest.LogCaptureFixture, function: str
+) -> None:
+    """The answer is 2xx, with one error in the log and one dead letter that has the topic and the reason."""
     topic = getattr(main, function).trigger.topic
-    for number, poison in enumerate(POISON, start=1):
-        assert push(function, topic, poison) == 200
 
-        assert len(world.dead_letters.letters) == number
-        letter = world.dead_letters.letters[-1]
-        assert (letter.topic, letter.data, letter.attributes["topic"]) == (DEAD_LETTERS, poison, topic)
-        assert "Not a message of" in letter.attributes["reason"]
+    statuses = [push(function, topic, data) for data in INVALID_MESSAGES]
+
+    assert statuses == [200] * len(INVALID_MESSAGES)
+    assert [message.data for message in world.dead_letters.messages] == INVALID_MESSAGES
+    for message in world.dead_letters.messages:
+        assert (message.topic, message.attributes["topic"]) == (DEAD_LETTERS, topic)
+        assert "Not a message of" in message.attributes["reason"]
     errors = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert len(errors) == len(POISON)
+    assert len(errors) == len(INVALID_MESSAGES)
     assert not world.broker.sent
 
 
 @pytest.mark.parametrize("function", BY_KIND["kafka"])
-def test_a_push_that_is_no_pubsub_message_is_put_aside(world, function):
-    """Somebody posts anything to a function's address: it is no message either."""
+def test_an_event_that_is_not_from_pubsub_becomes_a_dead_letter(world: World, function: str) -> None:
+    """A client may post any event to a function's address; it is treated like an invalid message."""
     headers = {"ce-id": "1", "ce-source": "x", "ce-specversion": "1.0", "ce-type": "any"}
 
-    assert app(function).post("/", json={"hello": 1}, headers=headers).status_code == 200
+    response = app(function).post("/", json={"hello": 1}, headers=headers)
 
-    assert len(world.dead_letters.letters) == 1
+    assert response.status_code == 200
+    assert len(world.dead_letters.messages) == 1
 
 
 @pytest.mark.parametrize("function", BY_KIND["kafka"])
-def test_what_may_pass_is_delivered_again(world, monkeypatch, function):
-    """A database that does not answer is no reason to put a message aside: 503, and no dead letter."""
+def test_a_temporary_failure_is_delivered_again(world: World, monkeypatch: pytest.MonkeyPatch, function: str) -> None:
+    """While a database does not respond, the answer is 503 and there is no dead letter."""
     message = next(message for message in MESSAGES if message.topic == getattr(main, function).trigger.topic)
-    data = example(message)
+    data = build_example(message)
     for engine in (world.service, world.product, world.legacy):
-        monkeypatch.setattr(engine, "connect", unreachable)
-        monkeypatch.setattr(engine, "begin", unreachable)
+        monkeypatch.setattr(engine, "connect", fail_to_connect)
+        monkeypatch.setattr(engine, "begin", fail_to_connect)
 
-    assert push(function, message.topic, data) == 503
+    status = push(function, message.topic, data)
 
-    assert not world.dead_letters.letters
-
-
-def unreachable(*_: object, **__: object) -> None:
-    raise ConnectionError("the database does not answer")
+    assert status == 503
+    assert not world.dead_letters.messages
 
 
-def example(message: type[Message]) -> bytes:
-    """A message of this kind: each of its fields takes the first sample that its type allows."""
+def fail_to_connect(*_: object, **__: object) -> None:
+    raise ConnectionError("the database does not respond")
+
+
+def build_example(message: type[Message]) -> bytes:
+    """Returns a valid message of this type: each of its fields has the first sample that the field's type allows."""
     fields: dict[str, object] = {}
     for field in msgspec.structs.fields(message):
-        fields[field.encode_name] = next(sample for sample in SAMPLES if takes(field.type, sample))
+        fields[field.encode_name] = next(sample for sample in SAMPLES if is_valid(field.type, sample))
     return msgspec.json.encode(fields)
 
 
-def takes(field_type: object, sample: object) -> bool:
-    """Whether a field of this type may hold the sample."""
+def is_valid(field_type: Any, sample: object) -> bool:
+    """Whether a field of this type may have the sample as its value."""
     try:
         msgspec.convert(sample, field_type)
     except msgspec.ValidationError:
@@ -107,13 +114,13 @@ def takes(field_type: object, sample: object) -> bool:
 
 
 @pytest.mark.parametrize("function", BY_KIND["http"])
-def test_an_unknown_address_is_a_problem(world, function):
-    """404 as problem+json, with a stable type."""
-    answer = app(function).get("/nowhere")
+def test_an_unknown_address_is_a_problem(world: World, function: str) -> None:
+    """It is a 404 as problem+json, with a stable type."""
+    response = app(function).get("/nowhere")
 
-    assert answer.status_code == 404
-    assert answer.content_type == "application/problem+json"
-    assert answer.json["type"] == "/problems/not-found"
+    assert response.status_code == 404
+    assert response.content_type == "application/problem+json"
+    assert response.get_json()["type"] == "/problems/not-found"
 
 
 @pytest.mark.parametrize(
@@ -125,19 +132,19 @@ def test_an_unknown_address_is_a_problem(world, function):
         if not route.public
     ],
 )
-def test_no_route_answers_without_a_token(world, function, route):
-    """401 with a challenge, before anything is read or looked up."""
+def test_every_route_needs_a_token(world: World, function: str, route: Route) -> None:
+    """Without one the response is 401 with a challenge, and nothing is read."""
     path = re.sub(r"<uuid:\w+>", str(uuid.uuid4()), route.path)
 
-    answer = app(function).open(path, method=route.method)
+    response = app(function).open(path, method=route.method)
 
-    assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"].startswith("Bearer")
 
 
 @pytest.mark.parametrize("function", BY_KIND["http"])
-def test_every_route_says_what_it_needs(function):
-    """A webshop in the path unless it is public, a status, types for body and query: what an API description needs."""
+def test_every_route_has_a_webshop_and_a_description(function: str) -> None:
+    """A route that is not public has a webshop in its path, and every operation has a docstring."""
     for route in getattr(main, function).routes:
         assert route.public or "<uuid:webshop_uuid>" in route.path
         assert route.operation.__doc__

@@ -1,10 +1,11 @@
-"""The house rules: what may stand where. The README says why; these tests say when a rule is broken, and by what."""
+"""The rules of the project's structure. The README gives the reasons; a test names each place that breaks a rule."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+import textwrap
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,16 +15,16 @@ import pytest
 import main
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(main.__file__).parent
 
-# Where the world outside is known by its SDKs.
-EDGE = "shared.clients"
+# The only package that may import SDKs.
+CLIENTS = "shared.clients"
 SDKS = ("google.cloud", "google.api_core", "google.auth", "confluent_kafka", "sendgrid", "python_http_client", "pg8000")
 
 # Together they take more than a second to import, and most functions use few of them.
-HEAVY = (
+HEAVY_LIBRARIES = (
     "google.cloud.pubsub_v1",
     "google.cloud.storage",
     "google.cloud.sql.connector",
@@ -33,13 +34,14 @@ HEAVY = (
     "sendgrid",
 )
 
-# Read from the environment once, by these alone. The framework imports everything else in a parent that forks.
-READS_THE_ENVIRONMENT = {"main", "shared.settings"}
+# The only modules that may read the environment. functions-framework imports all others in a parent that forks.
+ENVIRONMENT_READERS = {"main", "shared.settings"}
 
 FEATURES = ("imports", "exports", "buy_orders")
-MAKES_A_FUNCTION = {"kafka_function", "storage_function", "scheduled_function", "worker_function", "http_function"}
-USES = {("buy_orders", "exports")}
-ACROSS_FEATURES = ("sweep", "internal_api")
+FUNCTION_DECORATORS = {"kafka_function", "storage_function", "scheduled_function", "worker_function", "http_function"}
+ALLOWED_USES = {("buy_orders", "exports")}
+CROSS_FEATURE_MODULES = ("sweep", "internal_api")
+INTERFACE_MODULES = ("recovery", "operations")  # of each feature
 
 TOP_LEVEL = {
     "Makefile",
@@ -48,34 +50,36 @@ TOP_LEVEL = {
     "infra",
     "main.py",
     "pyproject.toml",
+    "requirements-dev.in",
     "requirements-dev.txt",
+    "requirements.in",
     "requirements.txt",
     "shared",
     "tests",
 }
-SAYS_NOTHING = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc", "tools"}
+MEANINGLESS_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "manager", "misc", "tools"}
 
 
-def modules() -> dict[str, Path]:
-    """What is deployed: main.py, functions/ and shared/, by module name."""
+def deployed_modules() -> dict[str, Path]:
+    """The modules that are deployed, by name: main.py, functions/ and shared/."""
     paths = [ROOT / "main.py", *(ROOT / "functions").rglob("*.py"), *(ROOT / "shared").rglob("*.py")]
-    return {name_of(path): path for path in sorted(paths)}
+    return {module_name(path): path for path in sorted(paths)}
 
 
-def name_of(path: Path) -> str:
-    """A file's module name."""
+def module_name(path: Path) -> str:
+    """The module name of a file."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 @cache
-def tree_of(path: Path) -> ast.Module:
-    """A file, parsed."""
+def parse(path: Path) -> ast.Module:
+    """Parses a file."""
     return ast.parse(path.read_text(), str(path))
 
 
-def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """Every module that is imported anywhere in `tree`, with its line. From a package its names count as modules."""
+def find_imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Yields each module that is imported anywhere in `tree`, with its line. An imported name counts as a module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -91,189 +95,182 @@ def is_in(module: str, packages: str | tuple[str, ...]) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in names)
 
 
-def at_import(tree: ast.Module) -> Iterator[ast.AST]:
-    """The nodes of `tree` that run when the module is imported: all but the bodies of its functions."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
+def find_nodes_run_at_import(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yields the nodes of `tree` that run when the module is imported: all but the bodies of its functions."""
+    remaining: list[ast.AST] = [tree]
+    while remaining:
+        node = remaining.pop()
         yield node
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            waiting += [*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults)]
+            remaining += [*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults)]
         elif not isinstance(node, ast.Lambda) and not is_main_guard(node):
-            waiting += ast.iter_child_nodes(node)
+            remaining += ast.iter_child_nodes(node)
 
 
 def is_main_guard(node: ast.AST) -> bool:
-    """Whether `node` is `if __name__ == "__main__"`: nothing that imports the module runs it."""
+    """Whether `node` is `if __name__ == "__main__"`, which does not run when the module is imported."""
     return isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
 
 
-def offences(broken: Iterator[str]) -> str:
-    """One line an offence."""
-    return "\n".join(broken)
+def find_forbidden_imports(*packages: str, is_forbidden: Callable[[str, str], bool]) -> str:
+    """One line for each import in the modules of `packages` for which `is_forbidden(module, imported)` is true."""
+    return "\n".join(
+        f"{name}:{line} imports {imported}"
+        for name, path in deployed_modules().items()
+        if is_in(name, packages)
+        for imported, line in find_imports(parse(path))
+        if is_forbidden(name, imported)
+    )
 
 
 def feature_of(module: str) -> str:
-    """The room in functions/ that `module` is in, or its own name where it stands in functions/ itself."""
+    """The folder in functions/ that `module` is in, or the module's own name if it is in functions/ itself."""
     return module.removeprefix("functions.").partition(".")[0]
 
 
 def test_a_feature_uses_shared_and_never_another_feature() -> None:
-    """A feature can be read and changed by itself. Buy orders use exports, whose files they send."""
-    assert not offences(
-        f"{name}:{line} imports {imported}"
-        for name, path in modules().items()
-        if is_in(name, "functions") and feature_of(name) not in ACROSS_FEATURES
-        for imported, line in imports(tree_of(path))
-        if is_in(imported, "functions") and imported != "functions"
-        if (feature_of(name), feature_of(imported)) not in {(feature_of(name), feature_of(name)), *USES}
-    )
+    """A feature can be read and changed by itself. Buy orders use exports, because they send exported files."""
+
+    def uses_another_feature(name: str, imported: str) -> bool:
+        if feature_of(name) in CROSS_FEATURE_MODULES or not is_in(imported, "functions") or imported == "functions":
+            return False
+        return feature_of(name) != feature_of(imported) and (feature_of(name), feature_of(imported)) not in ALLOWED_USES
+
+    assert not find_forbidden_imports("functions", is_forbidden=uses_another_feature)
 
 
-def test_what_crosses_features_uses_their_recovery_and_operations_alone() -> None:
-    """Each feature says in these two modules what others may ask of it."""
-    assert not offences(
-        f"{name}:{line} imports {imported}"
-        for name, path in modules().items()
-        if is_in(name, "functions") and feature_of(name) in ACROSS_FEATURES
-        for imported, line in imports(tree_of(path))
-        if is_in(imported, "functions") and feature_of(imported) in FEATURES
-        if len(imported.split(".")) > len(("functions", "feature"))
-        if imported.split(".")[2] not in ("recovery", "operations")
-    )
+def test_modules_across_features_use_only_their_recovery_and_operations() -> None:
+    """These two modules of a feature are its interface for sweep and internal_api."""
+
+    def uses_an_inner_module(name: str, imported: str) -> bool:
+        if feature_of(name) not in CROSS_FEATURE_MODULES:
+            return False
+        feature, _, module = imported.removeprefix("functions.").partition(".")
+        return feature in FEATURES and bool(module) and not is_in(module, INTERFACE_MODULES)
+
+    assert not find_forbidden_imports("functions", is_forbidden=uses_an_inner_module)
 
 
-def test_shared_never_imports_functions():
-    """What is shared knows nothing of who uses it."""
-    assert not offences(
-        f"{name}:{line} imports {imported}"
-        for name, path in modules().items()
-        if is_in(name, "shared")
-        for imported, line in imports(tree_of(path))
-        if is_in(imported, ("functions", "main"))
-    )
+def test_functions_never_import_main() -> None:
+    """main.py imports the functions. If one imported main, also in its main guard, the two would form a circle."""
+    assert not find_forbidden_imports("functions", is_forbidden=lambda _, imported: is_in(imported, "main"))
 
 
-def test_what_is_deployed_imports_neither_tests_nor_the_local_stack():
-    """Both are left out of what is deployed."""
-    assert not offences(
-        f"{name}:{line} imports {imported}"
-        for name, path in modules().items()
-        for imported, line in imports(tree_of(path))
-        if is_in(imported, ("infra", "tests"))
-    )
+def test_shared_never_imports_functions() -> None:
+    """What is shared does not depend on the modules that use it."""
+    assert not find_forbidden_imports("shared", is_forbidden=lambda _, imported: is_in(imported, ("functions", "main")))
 
 
-def test_the_environment_is_read_in_one_place():
-    """Settings are one frozen value: what a function is told can be read in one page."""
-    assert not offences(
+def test_deployed_modules_import_neither_tests_nor_the_local_stack() -> None:
+    """Both are missing in a deployment."""
+    packages = ("main", "functions", "shared")
+
+    assert not find_forbidden_imports(*packages, is_forbidden=lambda _, imported: is_in(imported, ("infra", "tests")))
+
+
+def test_the_environment_is_read_in_one_place() -> None:
+    """The settings are one frozen value, and one page documents all of them."""
+    variables = ("os.environ", "os.environb", "os.getenv")
+
+    offences = [
         f"{name}:{node.lineno} reads {ast.unparse(node)}"
-        for name, path in modules().items()
-        if name not in READS_THE_ENVIRONMENT
-        for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("os.environ", "os.environb", "os.getenv")
-    )
-    assert not offences(
-        f"{name}:{line} imports {imported}"
-        for name, path in modules().items()
-        for imported, line in imports(tree_of(path))
-        if imported in ("os.environ", "os.environb", "os.getenv")
+        for name, path in deployed_modules().items()
+        if name not in ENVIRONMENT_READERS
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in variables
+    ]
+
+    assert not offences
+    assert not find_forbidden_imports(
+        "main", "functions", "shared", is_forbidden=lambda _, imported: imported in variables
     )
 
 
-def test_nothing_is_connected_or_configured_at_import():
-    """The framework imports main.py in a parent and forks: a client that was made there is dead in the worker."""
-    assert not offences(
+def test_nothing_is_connected_or_configured_at_import() -> None:
+    """functions-framework imports main.py in a parent and forks: a client made there does not work in the worker."""
+    offences = [
         f"{name}:{node.lineno} calls {ast.unparse(node.func)} at import"
-        for name, path in modules().items()
-        for node in at_import(tree_of(path))
+        for name, path in deployed_modules().items()
+        for node in find_nodes_run_at_import(parse(path))
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith(("clients.", "settings"))
-    )
+    ]
+
+    assert not offences
 
 
-def test_importing_main_reads_no_database_no_broker_and_no_cloud():
-    """With no environment at all, and no network, main.py is imported and starts no thread."""
+def test_importing_main_opens_no_connection_and_starts_no_thread() -> None:
+    """main.py can be imported with an empty environment and without a network."""
     code = """
         import socket, threading
-        def refused(*_): raise AssertionError("somebody opens a socket at import")
-        socket.socket.connect = socket.getaddrinfo = refused
+        def refuse(*_): raise AssertionError("a socket is opened at import")
+        socket.socket.connect = socket.getaddrinfo = refuse
         import main
         print([thread.name for thread in threading.enumerate()])
     """
-    assert said_by(code) == "['MainThread']"
+
+    assert run_python(code) == "['MainThread']"
 
 
-@pytest.mark.parametrize("library", HEAVY)
-def test_a_heavy_library_is_imported_where_it_is_used(library):
-    """Every function imports main.py, so all of them pay for what main.py loads."""
-    assert library not in loaded_by_main()
+@pytest.mark.parametrize("library", HEAVY_LIBRARIES)
+def test_a_heavy_library_is_imported_where_it_is_used(library: str) -> None:
+    """Every function imports main.py, so each of them waits for everything that main.py loads."""
+    assert library not in modules_loaded_by_main()
 
 
 @cache
-def loaded_by_main() -> set[str]:
+def modules_loaded_by_main() -> set[str]:
     """Every module that `import main` loads."""
-    return set(said_by("import sys, main; print(*sys.modules)").split())
+    return set(run_python("import sys, main; print(*sys.modules)").split())
 
 
-def said_by(code: str) -> str:
-    """What a fresh interpreter prints."""
-    lines = "\n".join(line.removeprefix("        ") for line in code.splitlines())
-    done = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, env={}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+def run_python(code: str) -> str:
+    """Runs `code` in a new interpreter, with an empty environment, and returns what it prints."""
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    completed = subprocess.run(command, cwd=ROOT, env={}, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout.strip()
 
 
-def test_sdks_stop_at_the_clients():
-    """One place knows which error of an SDK means what; everything else would still work with another one."""
-    assert not offences(
-        f"{name}:{line} imports {imported}"
-        for name, path in modules().items()
-        if not is_in(name, EDGE)
-        for imported, line in imports(tree_of(path))
-        if is_in(imported, SDKS)
-    )
+def test_only_the_clients_import_sdks() -> None:
+    """Only they know the meaning of an SDK's errors: everything else would work with another SDK."""
+
+    def is_sdk_outside_of_the_clients(name: str, imported: str) -> bool:
+        return is_in(imported, SDKS) and not is_in(name, CLIENTS)
+
+    assert not find_forbidden_imports("main", "functions", "shared", is_forbidden=is_sdk_outside_of_the_clients)
 
 
 @pytest.mark.parametrize("name", main.__all__)
-def test_a_function_is_called_like_its_module(name):
-    """The framework finds a function by its own name; Terraform and the tests by the module's."""
+def test_a_function_has_the_name_of_its_module(name: str) -> None:
+    """functions-framework finds a function by its own name; Terraform and the tests find it by the module's."""
     function = getattr(main, name)
 
     assert function.__name__ == name
-    assert [module for module in modules() if module.rpartition(".")[2] == name]
+    assert [module for module in deployed_modules() if module.rpartition(".")[2] == name]
 
 
 def test_main_has_every_function_and_nothing_else() -> None:
-    """A module that makes a function and is not named in main.py would never be deployed."""
-    found = {
+    """A function that is missing in main.py would never be deployed."""
+    function_modules = {
         name.rpartition(".")[2]
-        for name, path in modules().items()
+        for name, path in deployed_modules().items()
         if is_in(name, "functions")
-        if any(imported.rpartition(".")[2] in MAKES_A_FUNCTION for imported, _ in imports(tree_of(path)))
+        if any(imported.rpartition(".")[2] in FUNCTION_DECORATORS for imported, _ in find_imports(parse(path)))
     }
 
-    assert found == set(main.__all__)
+    assert function_modules == set(main.__all__)
     assert list(main.__all__) == sorted(main.__all__)
 
 
-def test_the_top_level_holds_what_it_may():
-    """Who opens the project sees what it is made of, and no more."""
-    found = {path.name for path in ROOT.iterdir() if not path.name.startswith((".", "__pycache__"))}
+def test_the_top_level_has_only_known_files() -> None:
+    """A reader who opens the project sees its parts and nothing else."""
+    names = {path.name for path in ROOT.iterdir() if not path.name.startswith((".", "__pycache__"))}
 
-    assert found <= TOP_LEVEL
+    assert names <= TOP_LEVEL
 
 
-def test_a_file_is_named_by_what_is_in_it():
-    """A name that fits everything tells nothing."""
+def test_no_file_has_a_meaningless_name() -> None:
+    """A name that fits every content says nothing about the content."""
     files = [path for folder in ("functions", "shared", "infra", "tests") for path in (ROOT / folder).rglob("*.py")]
 
-    assert not [str(path.relative_to(ROOT)) for path in files if path.stem in SAYS_NOTHING]
-
-
-def test_requirements_are_pinned():
-    """The same source is the same program tomorrow."""
-    for file in ("requirements.txt", "requirements-dev.txt"):
-        lines = (ROOT / file).read_text().splitlines()
-        wanted = [line for line in lines if line and not line.startswith(("#", "-r "))]
-
-        assert not [line for line in wanted if "==" not in line], file
+    assert not [str(path.relative_to(ROOT)) for path in files if path.stem in MEANINGLESS_NAMES]

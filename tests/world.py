@@ -1,8 +1,8 @@
-"""All functions of the project in one process: real databases and code, a bucket and a broker that keep what they get.
+"""All functions of the project in one process: real databases and code, a bucket and a broker in memory.
 
 Messages wait in `world.broker.waiting` until the test delivers them: in any order, twice, at once, or never. Each goes
 through functions-framework's own HTTP app, as a push from Pub/Sub does. A function can be killed at any call to the
-outside: `world.kill_at(n)` ends it at the n-th, as SIGKILL would, and nothing of it runs after.
+outside: `world.kill_at(n)` ends it at the n-th call, as SIGKILL would, and no code of it runs after that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import functions_framework
 import pytest
@@ -39,20 +39,25 @@ from shared.errors import ObjectGone
 from shared.messages import Message, ProductsUpdated, PubSubMessage
 from shared.settings import DatabaseSettings
 
+if TYPE_CHECKING:
+    from tests.conftest import Databases
+
+M = TypeVar("M", bound=Message)
+
 MAIN = Path(main.__file__)
-MOST_DELIVERIES = 2_000  # a flow that takes more is going round in circles
+MAX_DELIVERIES = 2_000  # a flow that takes more never ends
 
 
 class Killed(BaseException):
-    """The process is gone: not an error that code could catch."""
+    """The process has died. Code that catches errors does not catch this."""
 
 
 @dataclass
 class Boundaries:
     """Counts the calls to the outside and kills at one of them."""
 
-    until_kill: int = 0  # 0: nobody is killed
-    passed: int = 0
+    until_kill: int = 0  # the number of the call that kills; 0: none does
+    passed: int = 0  # calls so far
 
     def reach(self, _what: str) -> None:
         self.passed += 1
@@ -62,7 +67,7 @@ class Boundaries:
 
 @dataclass
 class Bucket:
-    """A bucket in memory, with generations. It takes the place of shared.clients.bucket.Storage."""
+    """A bucket in memory, with generations. It replaces shared.clients.bucket.Storage."""
 
     boundaries: Boundaries
     objects: dict[str, tuple[StoredObject, bytes]] = field(default_factory=dict)
@@ -77,10 +82,8 @@ class Bucket:
 
     def open_upload(self, path: str, metadata: Mapping[str, str], _size_bytes: int | None, origin: str) -> str:
         self.boundaries.reach("open_upload")
-        return (
-            "http://bucket.test/"
-            + base64.urlsafe_b64encode(json.dumps([path, dict(metadata), origin]).encode()).decode()
-        )
+        session = base64.urlsafe_b64encode(json.dumps([path, dict(metadata), origin]).encode()).decode()
+        return f"http://bucket.test/{session}"
 
     def read(self, path: str, generation: int) -> bytes:
         self.boundaries.reach("read")
@@ -102,12 +105,12 @@ class Bucket:
 
 @dataclass
 class Broker:
-    """Kafka, the bridge and Pub/Sub in one: what was sent waits for the test to deliver it."""
+    """Kafka, the bridge and Pub/Sub in one: messages wait until the test delivers them."""
 
     boundaries: Boundaries
     waiting: deque[Message] = field(default_factory=deque)
     sent: list[Message] = field(default_factory=list)
-    down: bool = False
+    down: bool = False  # whether every send fails
     before_send: Callable[[Sequence[Message]], None] = lambda _messages: None
 
     def send(self, *messages: Message) -> None:
@@ -118,17 +121,17 @@ class Broker:
         if self.down:
             raise NotSent("the broker is down")
         for message in messages:
-            copy = type(message).decoded(message.encoded())
+            copy = type(message).decode(message.encode())
             self.waiting.append(copy)
             self.sent.append(copy)
         self.boundaries.reach("sent")
 
-    def of(self, kind: type[Message]) -> list[Message]:
-        """What was sent of one kind."""
+    def of(self, kind: type[M]) -> list[M]:
+        """The messages of one kind that were sent, delivered or not."""
         return [message for message in self.sent if isinstance(message, kind)]
 
-    def take(self, kind: type[Message]) -> list[Message]:
-        """Takes out of the waiting messages those of one kind."""
+    def take(self, kind: type[M]) -> list[M]:
+        """Removes the messages of one kind from those that wait, and returns them."""
         taken = [message for message in self.waiting if isinstance(message, kind)]
         self.waiting = deque(message for message in self.waiting if not isinstance(message, kind))
         return taken
@@ -136,18 +139,18 @@ class Broker:
 
 @dataclass
 class DeadLetters:
-    """Pub/Sub's publisher, as far as functions use it."""
+    """The part of Pub/Sub's publisher that functions use. It keeps the dead letters."""
 
-    letters: list[PubSubMessage] = field(default_factory=list)
+    messages: list[PubSubMessage] = field(default_factory=list)
 
-    def publish(self, letters: Iterable[PubSubMessage]) -> None:
-        self.letters += letters
+    def publish(self, messages: Iterable[PubSubMessage]) -> None:
+        self.messages += messages
 
 
 class World:
-    """One webshop's import from upload to mirror, under the test's control."""
+    """The imports of one webshop from upload to mirror, controlled by the test."""
 
-    def __init__(self, databases: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, databases: Databases, monkeypatch: pytest.MonkeyPatch) -> None:
         self.tenants = databases.tenants
         self.webshop = self.tenants.webshop_uuid
         self.user = self.tenants.user_uuid
@@ -158,7 +161,7 @@ class World:
         self.service = self._engine(databases.service_url)
         self.product = self._engine(databases.product_url)
         self.legacy = self._engine(databases.legacy_url)
-        # Before the test looks at anything itself, its own connections must not count as the function's.
+        # The test's own connections: their commits are not counted as calls of a function.
         self.looking = {
             name: connect_to("TEST", DatabaseSettings(url=url), 4)
             for name, url in (
@@ -178,7 +181,7 @@ class World:
             monkeypatch.setattr(clients, name, lambda client=client: client)
         for name in main.__all__:
             if getattr(main, name).trigger.kind != "worker":
-                app(name)  # made before the test looks at logs: making one sets up logging anew
+                app(name)  # made before the test reads logs: making one sets up logging again
 
     def _engine(self, url: str) -> Engine:
         engine = connect_to("TEST", DatabaseSettings(url=url), 8)
@@ -189,18 +192,20 @@ class World:
         for engine in (self.service, self.product, self.legacy, *self.looking.values()):
             engine.dispose()
 
-    # What the merchant does
+    # What a merchant does
 
     def upload(self, content: bytes | str, **metadata: str) -> uuid.UUID:
-        """Puts a file into the bucket; its event is not delivered yet. Returns the import's uuid."""
+        """Puts a file into the bucket without delivering its event. Returns the import's uuid."""
         import_uuid = uuid.uuid4()
         self.put(import_uuid, content, **metadata)
         return import_uuid
 
     def put(self, import_uuid: uuid.UUID, content: bytes | str, **metadata: str) -> StoredObject:
+        """Puts a file of an import into the bucket, with the user and `metadata`."""
         path = import_upload.upload_path(self.webshop, import_uuid, "products.csv")
-        given = {"user-uuid": str(self.user), **{key.replace("_", "-"): value for key, value in metadata.items()}}
-        return self.bucket.put(path, content.encode() if isinstance(content, str) else content, given)
+        given_metadata = {key.replace("_", "-"): value for key, value in metadata.items()}
+        data = content.encode() if isinstance(content, str) else content
+        return self.bucket.put(path, data, {"user-uuid": str(self.user), **given_metadata})
 
     def put_for(self, webshop_uuid: uuid.UUID, content: str) -> uuid.UUID:
         """Puts a file of another webshop into the bucket. Returns the import's uuid."""
@@ -210,40 +215,40 @@ class World:
         return import_uuid
 
     def import_file(self, content: bytes | str, **metadata: str) -> Import:
-        """Uploads a file, delivers all there is to deliver, and returns the import as it is then."""
+        """Uploads a file, delivers its event and every message, and returns the import as it is then."""
         import_uuid = self.upload(content, **metadata)
         self.deliver_upload(import_uuid)
         self.run()
         return self.find(import_uuid)
 
     def find(self, import_uuid: uuid.UUID) -> Import:
-        with self.looking["service"].connect() as service:
-            return find_import(service, self.webshop, import_uuid)
+        with self.looking["service"].connect() as conn:
+            return find_import(conn, self.webshop, import_uuid)
 
     def errors(self, import_uuid: uuid.UUID) -> dict[int, list[dict[str, str]]]:
-        """What is wrong with each failed row, by its number."""
-        found = self.rows(
+        """The errors of the import's refused rows, by row number."""
+        rows = self.rows(
             "service",
             "select row_number, errors from import_refused_rows r"
             " join imports i on i.uuid = r.import_uuid and i.run = r.run"
             " where r.import_uuid = :uuid order by 1",
             uuid=import_uuid,
         )
-        return dict(found)
+        return dict(rows)
 
     # What the platform does
 
     def deliver(self, message: Message) -> int:
-        """Pushes one message to its function; returns the status it answered with."""
-        return push(function_of(type(message)), message.topic, message.encoded())
+        """Pushes one message to its function. Returns the HTTP status of the response."""
+        return push(function_of(type(message)), message.topic, message.encode())
 
     def deliver_upload(self, import_uuid: uuid.UUID) -> int:
-        """Sends Cloud Storage's event for the import's file."""
+        """Delivers Cloud Storage's event for the import's file. Returns the HTTP status of the response."""
         (stored,) = self.bucket.list(f"imports/{self.webshop}/{import_uuid}/")
         return self.deliver_object(stored)
 
     def deliver_object(self, stored: StoredObject) -> int:
-        """Sends Cloud Storage's event for any object."""
+        """Delivers Cloud Storage's event for any object. Returns the HTTP status of the response."""
         resource = {
             "bucket": "bucket",
             "name": stored.path,
@@ -263,28 +268,31 @@ class World:
         return app("sweep").post("/").status_code
 
     def run(self, *, order: Callable[[deque[Message]], Message] = deque.popleft, twice: bool = False) -> None:
-        """Delivers what waits, and what comes of it, until nothing waits. What fails is delivered again."""
-        for _ in range(MOST_DELIVERIES):
+        """Delivers the messages that wait and those that are sent meanwhile, until none waits.
+
+        A message that is answered with 503 waits again.
+        """
+        for _ in range(MAX_DELIVERIES):
             if not self.broker.waiting:
                 return
             message = order(self.broker.waiting)
             statuses = [self.deliver(message) for _ in range(2 if twice else 1)]
             if 503 in statuses:
                 self.broker.waiting.append(message)
-        raise AssertionError(f"still not quiet after {MOST_DELIVERIES} deliveries: {self.broker.waiting}")
+        raise AssertionError(f"messages still wait after {MAX_DELIVERIES} deliveries: {self.broker.waiting}")
 
     def recover(self) -> None:
-        """Lets time pass, as often as it takes: leases run out, sweep looks, messages are delivered."""
+        """Lets leases end, sweeps and delivers messages, until all work is finished."""
         for _ in range(30):
             self.run()
             self.let_time_pass()
             assert self.sweep() == 200
             if not self.broker.waiting and not self.unfinished():
                 return
-        raise AssertionError(f"never came to rest: {self.unfinished()}")
+        raise AssertionError(f"work is still unfinished: {self.unfinished()}")
 
     def unfinished(self) -> list[Any]:
-        """Active imports, and outcomes that are not mirrored."""
+        """Active imports, and batch results that are not mirrored."""
         active = self.rows(
             "service", "select uuid, status, claims from imports where status = any(:active)", active=list(ACTIVE)
         )
@@ -293,7 +301,7 @@ class World:
         )
 
     def let_time_pass(self) -> None:
-        """Minutes go by in all databases: no lease holds, nobody waits to be woken, messages count as late."""
+        """Moves all times of jobs 10 minutes back: every lease has ended, and every job and every mirroring is due."""
         self.change(
             "service",
             "update imports set wake_at = wake_at - interval '10 min', lease_until = lease_until - interval '10 min'",
@@ -301,32 +309,32 @@ class World:
         self.change("product", "update import_outcomes set mirror_due_at = mirror_due_at - interval '10 min'")
 
     def retry(self, import_uuid: uuid.UUID) -> None:
-        """The merchant retries an import; its trigger waits then."""
+        """Retries an import as its merchant does. Its trigger waits then."""
         clients.kafka().send(operations.retry_import(self.service, self.webshop, self.user, import_uuid))
 
-    def import_and_hold(self, content: str) -> list[Message]:
-        """Imports a file; returns the messages for the mirror instead of delivering them."""
+    def import_without_mirror(self, content: str) -> list[Message]:
+        """Imports a file, and returns the messages for import_mirror instead of delivering them."""
         import_uuid = self.upload(content)
         self.deliver_upload(import_uuid)
-        held: list[Message] = []
+        undelivered: list[Message] = []
         while self.broker.waiting:
-            held += self.broker.take(ProductsUpdated)
+            undelivered += self.broker.take(ProductsUpdated)
             if self.broker.waiting:
                 self.deliver(self.broker.waiting.popleft())
-        return held
+        return undelivered
 
     def push_bytes(self, kind: type[Message], data: bytes) -> int:
-        """Pushes any bytes to the function of a kind of message."""
+        """Pushes bytes that need not be a message to the function of a kind of message."""
         return push(function_of(kind), kind.topic, data)
 
     # Faults
 
     def kill_at(self, boundary: int) -> None:
-        """Kills whoever makes the `boundary`-th call to the outside from now on (0: nobody)."""
+        """Kills the function that makes the `boundary`-th call to the outside from now on; 0: kills none."""
         self.boundaries.until_kill, self.boundaries.passed = boundary, 0
 
     def at_once(self, *deliveries: Callable[[], Any]) -> None:
-        """Does all of it at the same moment, each in a thread of its own."""
+        """Runs all deliveries at the same moment, one thread per delivery."""
         barrier = threading.Barrier(len(deliveries))
         failures: list[BaseException] = []
 
@@ -334,7 +342,7 @@ class World:
             barrier.wait()
             try:
                 delivery()
-            except BaseException as error:  # noqa: BLE001  # a kill too must reach the test
+            except BaseException as error:  # noqa: BLE001  # the test must see a kill too
                 failures.append(error)
 
         threads = [threading.Thread(target=deliver, args=(delivery,)) for delivery in deliveries]
@@ -344,62 +352,59 @@ class World:
             thread.join()
         assert not failures, failures
 
-    # What is there
+    # State
 
     def rows(self, database: str, statement: str, **values: Any) -> list[Any]:
-        with self.looking[database].connect() as connection:
-            return [tuple(row) for row in connection.execute(text(statement), values)]
+        """The rows of a query. `database` is "service", "product" or "legacy"."""
+        with self.looking[database].connect() as conn:
+            return [tuple(row) for row in conn.execute(text(statement), values)]
 
     def change(self, database: str, statement: str, **values: Any) -> None:
-        with self.looking[database].begin() as connection:
-            connection.execute(text(statement), values)
+        """Executes a statement that changes a database."""
+        with self.looking[database].begin() as conn:
+            conn.execute(text(statement), values)
 
     def products(self, columns: str, database: str = "product") -> dict[str, Any]:
-        """Values by identifier, of the webshop's products."""
-        found = self.rows(
+        """Values of the webshop's products by identifier; a tuple where `columns` names more than one column."""
+        rows = self.rows(
             database, f"select identifier, {columns} from products where webshop_uuid = :w order by 1", w=self.webshop
         )
-        return {identifier: values[0] if len(values) == 1 else tuple(values) for identifier, *values in found}
+        return {identifier: values[0] if len(values) == 1 else tuple(values) for identifier, *values in rows}
 
     def identifiers(self, count: int) -> list[str]:
-        return [
-            row[0]
-            for row in self.rows(
-                "product",
-                "select identifier from products where webshop_uuid = :w order by identifier limit :n",
-                w=self.webshop,
-                n=count,
-            )
-        ]
+        """The first `count` identifiers of the webshop's products."""
+        statement = "select identifier from products where webshop_uuid = :w order by identifier limit :n"
+        return [identifier for (identifier,) in self.rows("product", statement, w=self.webshop, n=count)]
 
 
 def table(rows: Iterable[Sequence[object]], delimiter: str = ",") -> str:
-    """A CSV file's text."""
+    """The text of a CSV file."""
     out = io.StringIO()
     csv.writer(out, delimiter=delimiter, lineterminator="\r\n").writerows(rows)
     return out.getvalue()
 
 
-def ledger(found: Import) -> tuple[int, int, int, int]:
-    """Total, updated, unchanged, failed."""
-    return found.total_rows, found.updated_rows, found.unchanged_rows, found.failed_rows
+def ledger(an_import: Import) -> tuple[int, int, int, int]:
+    """The counts of an import: total, updated, unchanged, failed rows."""
+    return an_import.total_rows, an_import.updated_rows, an_import.unchanged_rows, an_import.failed_rows
 
 
 @cache
 def app(function: str) -> FlaskClient:
-    """The function's HTTP app, as functions-framework makes it."""
-    return functions_framework.create_app(function, str(MAIN)).test_client()
+    """A client of the function's HTTP app, which functions-framework makes."""
+    client: FlaskClient = functions_framework.create_app(function, str(MAIN)).test_client()  # type: ignore[no-untyped-call]
+    return client
 
 
 @cache
 def function_of(kind: type[Message]) -> str:
-    """The function that a message's topic is pushed to."""
+    """The name of the function that handles a kind of message."""
     (name,) = (name for name in main.__all__ if getattr(main, name).trigger.topic == kind.topic)
     return str(name)
 
 
 def push(function: str, topic: str, data: bytes) -> int:
-    """Pushes bytes to a function as Pub/Sub does; returns the status it answered with."""
+    """Pushes bytes to a function as Pub/Sub does. Returns the HTTP status of the response."""
     envelope = {
         "message": {
             "data": base64.b64encode(data).decode(),
@@ -409,18 +414,18 @@ def push(function: str, topic: str, data: bytes) -> int:
         },
         "subscription": f"projects/local/subscriptions/{topic}",
     }
-    # A client keeps its cookies and context: one a push, so that pushes can run at once.
+    # One client per push, because a client keeps its cookies and context: pushes can run at once.
     client = app(function).application.test_client()
     return client.post(f"/projects/local/topics/{topic}", json=envelope).status_code
 
 
 @dataclass
 class MailService:
-    """Takes the place of shared.clients.mailer.Mailer: the mails that it took can be counted and read."""
+    """Replaces shared.clients.mailer.Mailer: a test can count and read the emails that it accepted."""
 
     boundaries: Boundaries
     taken: list[Mail] = field(default_factory=list)
-    answers: deque[Exception] = field(default_factory=deque)  # to the next mails, which it does not take; then yes
+    answers: deque[Exception] = field(default_factory=deque)  # to the next emails; later ones are accepted
     before_answer: Callable[[], None] = lambda: None
 
     def send(self, mail: Mail) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from shared.problems import refused
+from shared.problems import invalid_input
 
 MAX_CC = 10  # a buy order goes to one supplier, not to a mailing list
 MAX_ADDRESS_LENGTH = 254  # https://www.rfc-editor.org/errata/eid1690
@@ -26,7 +26,7 @@ def parse_address(text: str, field: str) -> str:
     address = f"{local_part}@{domain}"
     if not (LOCAL_PART.fullmatch(local_part) and DOMAIN.fullmatch(domain) and len(address) <= MAX_ADDRESS_LENGTH):
         detail = f'"{to_one_line(text)}" is not an email address. Write one address, such as orders@supplier.example.'
-        raise refused(field, detail)
+        raise invalid_input(field, detail)
     return address
 
 
@@ -36,7 +36,7 @@ def parse_copies(cc: tuple[str, ...], recipient: str) -> tuple[str, ...]:
     The email service refuses an email with repeated addresses. Raises Problem 422 naming the invalid address.
     """
     if len(cc) > MAX_CC:
-        raise refused("cc", f"An email may have at most {MAX_CC} addresses in cc. This one has {len(cc)}.")
+        raise invalid_input("cc", f"An email may have at most {MAX_CC} addresses in cc. This one has {len(cc)}.")
     unique_addresses = {recipient.lower(): recipient}
     for position, text in enumerate(cc):
         address = parse_address(text, f"cc[{position}]")

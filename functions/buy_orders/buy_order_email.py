@@ -49,7 +49,7 @@ POSTPONEMENT_SECONDS = 30
 @kafka_function(BuyOrderEmail)
 def buy_order_email(message: BuyOrderEmail) -> None:
     """Handles `webshop.buy-order.email`."""
-    service_db, email_service = clients.service_database(), clients.mail_service()
+    service_db, email_service = clients.service_database(), clients.email_service()
     with service_db.begin() as conn:
         insert_delivery(conn, message, message.recipient)  # other services send a message without inserting a row
         claim = claim_delivery(conn, message)
@@ -140,7 +140,7 @@ class EmailSender:
         for file in email.files:
             self.renew_lease()
             path = self.claim.file_path(file.name)
-            with self.storage.writing(path, file.content_type) as sink:
+            with self.storage.open_writer(path, file.content_type) as sink:
                 sink.write(file.content)
             uris.append(self.storage.uri(path))
         with self.service_db.begin() as conn:

@@ -12,7 +12,7 @@ from functions.buy_orders.operations import (
     ExportSettings,
 )
 from shared import clients
-from shared.http_api import Answer, Route, http_function
+from shared.http_api import ApiResponse, Route, http_function
 from shared.pagination import PageQuery
 
 
@@ -23,12 +23,12 @@ def email_operations() -> EmailOperations:
 
 def email_buy_order(
     webshop_uuid: UUID, user_uuid: UUID, buy_order_uuid: UUID, body: EmailBuyOrder, headers: Headers
-) -> Answer:
+) -> ApiResponse:
     """Requests the email of an order. The list of the order's emails shows the progress."""
     key = headers.get("Idempotency-Key")
     delivery = email_operations().request_email(webshop_uuid, user_uuid, buy_order_uuid, body, key)
     emails = f"/webshops/{webshop_uuid}/buy-orders/{buy_order_uuid}/emails"
-    return Answer(delivery, 202, headers={"Location": emails})
+    return ApiResponse(delivery, 202, headers={"Location": emails})
 
 
 def list_emails(webshop_uuid: UUID, buy_order_uuid: UUID, query: PageQuery) -> DeliveryPage:

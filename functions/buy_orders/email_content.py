@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from functions.buy_orders.addresses import to_one_line
-from shared.problems import refused
+from shared.problems import invalid_input
 
 if TYPE_CHECKING:
     from functions.buy_orders.orders import Order
@@ -37,11 +37,11 @@ def languages() -> list[str]:
 def check_options(message: str, language: str) -> None:
     """Raises Problem 422 for a message that is too long, or a language that has no template."""
     if len(message) > MAX_MESSAGE_LENGTH:
-        raise refused(
+        raise invalid_input(
             "message", f"A message may have at most {MAX_MESSAGE_LENGTH:,} characters. This one has {len(message):,}."
         )
     if language not in languages():
-        raise refused(
+        raise invalid_input(
             "language",
             f'There is no email template for the language "{to_one_line(language)}". Known: {", ".join(languages())}.',
         )

@@ -61,7 +61,7 @@ class DeliveryClaim(msgspec.Struct, frozen=True):
     @property
     def message(self) -> BuyOrderEmail:
         """The message that requested the delivery."""
-        return BuyOrderEmail.decoded(self.request.encode())
+        return BuyOrderEmail.decode(self.request.encode())
 
     def file_path(self, file_name: str) -> str:
         """Returns the path of one of this attempt's files. Two attempts never write the same object."""
@@ -84,7 +84,7 @@ def insert_delivery(
             webshop_uuid=message.webshop_uuid,
             buy_order_uuid=message.buy_order_uuid,
             user_uuid=message.user_uuid,
-            request=message.encoded().decode(),
+            request=message.encode().decode(),
             idempotency_key=idempotency_key,
             recipient=recipient,
             status=Status.PENDING,
@@ -185,7 +185,7 @@ def give_up_stalled(conn: Connection) -> list[UUID]:
 def requeue_stalled(conn: Connection) -> list[BuyOrderEmail]:
     """Returns the messages that requeue the stalled deliveries, each at most once in REQUEUE_AFTER_SECONDS."""
     rows = DELIVERIES.requeue_stalled(conn, returning=(deliveries.c.request,))
-    return [BuyOrderEmail.decoded(row.request.encode()) for row in rows]
+    return [BuyOrderEmail.decode(row.request.encode()) for row in rows]
 
 
 def expire_files(conn: Connection, retention_days: int) -> None:

@@ -18,14 +18,14 @@ from functions.buy_orders.jobs import insert_delivery
 from functions.buy_orders.states import Status
 from functions.exports.identifiers import IDENTIFIERS, MAX_IDENTIFIERS, find_identifiers
 from shared.delivery import send_or_leave_to_sweep
-from shared.idempotency import checked_key, key_reused
+from shared.idempotency import check_key, key_reused
 from shared.messages import BuyOrderEmail, StorableText
 from shared.pagination import PageQuery, fetch_page
-from shared.problems import not_found, refused
+from shared.problems import invalid_input, not_found
 from shared.tables.service import buy_order_export_settings
 from shared.tables.service import buy_order_send_events as delivery_events
 from shared.tables.service import buy_order_sends as deliveries
-from shared.wording import pluralize
+from shared.wording import format_count, was_or_were
 
 if TYPE_CHECKING:  # loaded at run time by the function that makes the clients
     from shared.clients.broker import Kafka
@@ -104,7 +104,7 @@ class EmailOperations:
         Raises Problem 404 if the webshop has no such order, and 422 if the order cannot be emailed.
         """
         message = BuyOrderEmail(webshop_uuid, uuid4(), buy_order_uuid, user_uuid, **msgspec.structs.asdict(request))
-        if delivery := self.find_by_key(message, checked_key(idempotency_key)):
+        if delivery := self.find_by_key(message, check_key(idempotency_key)):
             return delivery
         email_content.check_options(request.message, request.language)
         with self.product_db.connect() as conn:
@@ -130,7 +130,7 @@ class EmailOperations:
             row = conn.execute(statement).one_or_none()
         if row is None:
             return None
-        earlier = BuyOrderEmail.decoded(row.request.encode())
+        earlier = BuyOrderEmail.decode(row.request.encode())
         if earlier != msgspec.structs.replace(message, send_uuid=earlier.send_uuid):
             raise key_reused("email")
         return RequestedDelivery(row.uuid, Status(row.status))
@@ -196,11 +196,13 @@ def check_identifiers(identifiers: Sequence[str]) -> tuple[str, ...]:
     for position, identifier in enumerate(identifiers):
         if identifier not in IDENTIFIERS:
             detail = f'There is no identifier "{identifier[:60]}". Known: {", ".join(IDENTIFIERS)}.'
-            raise refused(f"identifiers[{position}]", detail)
+            raise invalid_input(f"identifiers[{position}]", detail)
     if repeated := [identifier for identifier, count in Counter(identifiers).items() if count > 1]:
-        raise refused("identifiers", f"Each identifier may appear once. Repeated: {', '.join(repeated)}.")
+        raise invalid_input("identifiers", f"Each identifier may appear once. Repeated: {', '.join(repeated)}.")
     if not 1 <= len(identifiers) <= MAX_IDENTIFIERS:
-        found = pluralize(len(identifiers), "identifier was", "identifiers were")
+        found = f"{format_count(len(identifiers), 'identifier')} {was_or_were(len(identifiers))}"
         names = f": {', '.join(identifiers)}" if identifiers else ""
-        raise refused("identifiers", f"A buy order takes 1 to {MAX_IDENTIFIERS} identifiers. {found} given{names}.")
+        raise invalid_input(
+            "identifiers", f"A buy order takes 1 to {MAX_IDENTIFIERS} identifiers. {found} given{names}."
+        )
     return tuple(sorted(identifiers, key=IDENTIFIERS.index))

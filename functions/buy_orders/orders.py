@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from functions.buy_orders.addresses import parse_address, parse_copies
 from functions.exports.source import belongs_to
-from shared.problems import not_found, refused
+from shared.problems import invalid_input, not_found
 from shared.tables.product import buy_order_lines, buy_orders, suppliers, webshops
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ def find_order(conn: Connection, webshop_uuid: UUID, buy_order_uuid: UUID) -> Or
         raise not_found("buy order")
     order = msgspec.convert(row._mapping, Order, from_attributes=True)
     if not order.lines:
-        raise refused("buy_order_uuid", f"Buy order {order.number} has no lines. Add a line for each product to order.")
+        raise invalid_input(
+            "buy_order_uuid", f"Buy order {order.number} has no lines. Add a line for each product to order."
+        )
     return order
 
 
@@ -93,7 +95,7 @@ def find_addressees(order: Order, recipient: str | None, cc: tuple[str, ...]) ->
     """Returns the addresses of the order's email. Without `recipient` it goes to the supplier. Raises Problem 422."""
     if recipient is None and not order.supplier_email_address:
         detail = f"The supplier {order.supplier_name} has no email address. Add one, or name a recipient."
-        raise refused("recipient", detail)
+        raise invalid_input("recipient", detail)
     address = parse_address((order.supplier_email_address if recipient is None else recipient) or "", "recipient")
     reply_to = parse_address(order.webshop_email_address, "webshop.email_address")
     return Addressees(reply_to, address, parse_copies(cc, address))

@@ -8,12 +8,12 @@ from functions.exports.rendering import content_type
 from shared import clients
 from shared.errors import ObjectGone, Unavailable
 from shared.file_names import content_disposition
-from shared.http_api import Answer, Route, http_function
+from shared.http_api import ApiResponse, Route, http_function
 from shared.problems import Problem
 from shared.settings import settings
 
 
-def download_export(webshop_uuid: UUID, export_uuid: UUID) -> Answer:
+def download_export(webshop_uuid: UUID, export_uuid: UUID) -> ApiResponse:
     """Handles a download of a completed export's file."""
     with clients.service_database().connect() as conn:
         file = operations.find_file(conn, webshop_uuid, export_uuid)
@@ -26,13 +26,13 @@ def download_export(webshop_uuid: UUID, export_uuid: UUID) -> Answer:
         raise Problem(503, "unavailable", detail, headers={"Retry-After": "5"}) from error
 
 
-def redirect_to_file(file: ExportFile) -> Answer:
+def redirect_to_file(file: ExportFile) -> ApiResponse:
     """Redirects to a URL that is created for this request and must not be cached."""
-    url = clients.storage().signed_url(file.path, content_disposition(file.name))
-    return Answer(None, 302, headers={"Location": url, "Cache-Control": "no-store"})
+    url = clients.storage().sign_url(file.path, content_disposition(file.name))
+    return ApiResponse(None, 302, headers={"Location": url, "Cache-Control": "no-store"})
 
 
-def stream_file(file: ExportFile) -> Answer:
+def stream_file(file: ExportFile) -> ApiResponse:
     """Sends the content of the file."""
     download = clients.storage().download(file.path)
     headers = {
@@ -41,7 +41,7 @@ def stream_file(file: ExportFile) -> Answer:
         "Cache-Control": "private, no-store",
         "X-Content-Type-Options": "nosniff",
     }
-    return Answer(download.pieces, content_type=content_type(file.file_type), headers=headers)
+    return ApiResponse(download.chunks, content_type=content_type(file.file_type), headers=headers)
 
 
 DOWNLOAD_PATH = "/webshops/<uuid:webshop_uuid>/exports/<uuid:export_uuid>/download"

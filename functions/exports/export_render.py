@@ -94,7 +94,7 @@ class ExportRenderer:
         claim = self.claim
         with LeaseKeeper(self.service_db, lambda conn, rows: renew_lease(conn, claim, rows)) as lease:
             send_or_leave_to_sweep(self.kafka, record)
-            with self.storage.writing(claim.path, content_type(claim.file_type)) as sink:
+            with self.storage.open_writer(claim.path, content_type(claim.file_type)) as sink:
                 rows = self.render_rows(sink, lease)
                 size_bytes = sink.tell()
                 lease.report(rows)

@@ -12,7 +12,7 @@ from functions.exports.operations import Export, ExportOperations, ExportPage, E
 from functions.exports.requests import CreateExport
 from functions.exports.states import UNFINISHED, Status
 from shared import clients
-from shared.http_api import Answer, Route, http_function
+from shared.http_api import ApiResponse, Route, http_function
 
 
 def export_operations() -> ExportOperations:
@@ -20,13 +20,13 @@ def export_operations() -> ExportOperations:
     return ExportOperations(clients.service_database(), clients.product_database(), clients.storage(), clients.kafka())
 
 
-def create_export(webshop_uuid: UUID, user_uuid: UUID, body: CreateExport, headers: Headers) -> Answer:
+def create_export(webshop_uuid: UUID, user_uuid: UUID, body: CreateExport, headers: Headers) -> ApiResponse:
     """Creates an export: 201 with the finished export, or 202 at once if the client sends `Prefer: respond-async`."""
     create = export_operations().request if prefers_async(headers) else export_operations().render
     export = create(webshop_uuid, user_uuid, body, headers.get("Idempotency-Key"))
     applied = {"Preference-Applied": "respond-async"} if prefers_async(headers) else {}
     location = {"Location": f"/webshops/{webshop_uuid}/exports/{export.uuid}"}
-    return Answer(export, status_of(export), headers=location | applied)
+    return ApiResponse(export, status_of(export), headers=location | applied)
 
 
 def prefers_async(headers: Headers) -> bool:

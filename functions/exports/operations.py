@@ -28,7 +28,7 @@ from functions.exports.states import Status
 from shared.delivery import send_or_leave_to_sweep
 from shared.errors import NothingToDo, PermanentError, Unavailable
 from shared.file_names import safe_file_name_of_type
-from shared.idempotency import checked_key, key_reused
+from shared.idempotency import check_key, key_reused
 from shared.job_files import delete_files_except
 from shared.messages import ExportHistory, ExportRequest
 from shared.pagination import PageQuery, fetch_page
@@ -131,10 +131,10 @@ class ExportOperations:
         except NothingToDo as late:
             log.info("%s; the response is the export as it is now", late)
         except PermanentError as error:
-            raise Problem(422, "export-failed", str(error), more=more) from error
+            raise Problem(422, "export-failed", str(error), extensions=more) from error
         except Exception as error:
             detail = "The export could not be made: a system that we depend on failed. Request it again in a moment."
-            raise Problem(503, "export-failed", detail, headers={"Retry-After": "5"}, more=more) from error
+            raise Problem(503, "export-failed", detail, headers={"Retry-After": "5"}, extensions=more) from error
         return self.find(webshop_uuid, export.uuid)
 
     def insert_and_claim(self, export: NewExport) -> tuple[ExportClaim, ExportHistory] | None:
@@ -237,7 +237,7 @@ def new_export(webshop_uuid: UUID, user_uuid: UUID, request: CreateExport, idemp
         source=request.source,
         file_type=file_type,
         request=msgspec.json.encode(request).decode(),
-        idempotency_key=checked_key(idempotency_key),
+        idempotency_key=check_key(idempotency_key),
     )
 
 

@@ -16,7 +16,7 @@ import msgspec
 from functions.exports.identifiers import DEFAULT_IDENTIFIERS
 from functions.exports.source import Column, FileType, Operator, Source
 from functions.exports.sources import SOURCES
-from shared.problems import refused
+from shared.problems import invalid_input
 
 MAX_CONDITIONS = 1_000  # each one is evaluated for every row: more would keep the database busy for minutes
 MAX_DEPTH = 10  # of nested filters; only a faulty program nests deeper
@@ -101,7 +101,7 @@ def validate(request: CreateExport, identifiers: tuple[str, ...] = DEFAULT_IDENT
     """
     source = SOURCES.get(request.source)
     if source is None:
-        raise refused("source", describe_unknown("source", request.source, SOURCES))
+        raise invalid_input("source", describe_unknown("source", request.source, SOURCES))
     file_type = parse_file_type(source, request.file_type)
     columns = find_columns(source, request.columns) or source.find_default_columns(file_type, identifiers)
     return Selection(
@@ -132,11 +132,11 @@ def shorten(value: object) -> str:
 def parse_file_type(source: Source, name: str) -> FileType:
     """Returns the file type with this name, in upper or lower case."""
     if name.upper() not in FileType.__members__:
-        raise refused("file_type", describe_unknown("file type", name, source.file_types))
+        raise invalid_input("file_type", describe_unknown("file type", name, source.file_types))
     file_type = FileType(name.upper())
     if file_type not in source.file_types:
         allowed = ", ".join(source.file_types)
-        raise refused("file_type", f"{source.heading} cannot be exported as {file_type}. Allowed: {allowed}.")
+        raise invalid_input("file_type", f"{source.heading} cannot be exported as {file_type}. Allowed: {allowed}.")
     return file_type
 
 
@@ -145,12 +145,12 @@ def find_columns(source: Source, keys: list[str] | None) -> tuple[Column, ...]:
     if keys is None:
         return ()
     if not keys:
-        raise refused("columns", "Name at least one column, or leave the field out to export all columns.")
+        raise invalid_input("columns", "Name at least one column, or leave the field out to export all columns.")
     columns: dict[str, Column] = {}
     for position, key in enumerate(keys):
         field = f"columns[{position}]"
         if key in columns:
-            raise refused(field, f'The column "{key}" is named twice. Name each column once.')
+            raise invalid_input(field, f'The column "{key}" is named twice. Name each column once.')
         columns[key] = find_column(source, key, field)
     return tuple(columns.values())
 
@@ -159,7 +159,7 @@ def find_column(source: Source, key: str, field: str) -> Column:
     """Returns the column with this key. `field` is the request's field that names it."""
     column = source.find_column(key)
     if column is None:
-        raise refused(field, describe_unknown("column", key, (column.key for column in source.columns)))
+        raise invalid_input(field, describe_unknown("column", key, (column.key for column in source.columns)))
     return column
 
 
@@ -171,9 +171,9 @@ def parse_sorts(source: Source, sorts: list[SortBy]) -> Iterator[Sort]:
         column = find_column(source, sort.column, field)
         if not column.sortable:
             allowed = ", ".join(column.key for column in source.columns if column.sortable)
-            raise refused(field, f'An export cannot be sorted by "{column.key}". Allowed: {allowed}.')
+            raise invalid_input(field, f'An export cannot be sorted by "{column.key}". Allowed: {allowed}.')
         if column.key in keys:
-            raise refused(field, f'The column "{column.key}" appears twice in the sorts. Name each column once.')
+            raise invalid_input(field, f'The column "{column.key}" appears twice in the sorts. Name each column once.')
         keys.add(column.key)
         yield Sort(column, sort.direction == "desc")
 
@@ -184,7 +184,7 @@ def check_parents(source: Source, parents: Mapping[str, UUID]) -> Mapping[str, U
         if name not in source.parents:
             allowed = f"Allowed: {', '.join(source.parents)}." if source.parents else "This source has no parents."
             field = f"parents.{shorten(name)}"
-            raise refused(field, f'{source.heading} cannot be narrowed by "{shorten(name)}". {allowed}')
+            raise invalid_input(field, f'{source.heading} cannot be narrowed by "{shorten(name)}". {allowed}')
     return dict(parents)
 
 
@@ -195,16 +195,16 @@ def parse_filters(source: Source, filters: list[Filter]) -> Iterator[Condition |
     def parse_members(members: list[Filter], field: str, depth: int) -> Iterator[Condition | Conditions]:
         nonlocal count
         if depth > MAX_DEPTH:
-            raise refused(field, f"Filters may be nested at most {MAX_DEPTH} levels deep.")
+            raise invalid_input(field, f"Filters may be nested at most {MAX_DEPTH} levels deep.")
         for position, member in enumerate(members):
             count += 1
             if count > MAX_CONDITIONS:
                 advice = f'To look for many values, use the operator "in": it takes up to {MAX_VALUES:,}.'
-                raise refused("filters", f"An export may have at most {MAX_CONDITIONS:,} filters. {advice}")
+                raise invalid_input("filters", f"An export may have at most {MAX_CONDITIONS:,} filters. {advice}")
             member_field = f"{field}[{position}]"
             if sum(part is not None for part in (member.column, member.any, member.all)) != 1:
                 forms = "{column, operator, value}, {any: […]} or {all: […]}"
-                raise refused(member_field, f"A filter is one of {forms}.")
+                raise invalid_input(member_field, f"A filter is one of {forms}.")
             group = member.any if member.any is not None else member.all
             if group is None:
                 yield parse_filter(source, member, member_field)
@@ -213,7 +213,7 @@ def parse_filters(source: Source, filters: list[Filter]) -> Iterator[Condition |
             group_field = f"{member_field}.{name}"
             if not group or member.operator is not None or member.value is not msgspec.UNSET:
                 detail = f'"{name}" takes a list of at least one filter, and allows no other field beside it.'
-                raise refused(group_field, detail)
+                raise invalid_input(group_field, detail)
             yield Conditions(name == "any", tuple(parse_members(group, group_field, depth + 1)))
 
     yield from parse_members(filters, "filters", 1)
@@ -224,12 +224,12 @@ def parse_filter(source: Source, member: Filter, field: str) -> Condition:
     column = find_column(source, member.column or "", f"{field}.column")
     if not column.filterable:
         allowed = ", ".join(column.key for column in source.columns if column.filterable)
-        raise refused(f"{field}.column", f'An export cannot be filtered by "{column.key}". Allowed: {allowed}.')
+        raise invalid_input(f"{field}.column", f'An export cannot be filtered by "{column.key}". Allowed: {allowed}.')
     name = member.operator or ""
     if name not in column.operators:
         allowed = ", ".join(column.operators)
         detail = f'"{column.key}" ({column.type.name}) has no operator "{shorten(name)}". Allowed: {allowed}.'
-        raise refused(f"{field}.operator", detail)
+        raise invalid_input(f"{field}.operator", detail)
     operator = Operator(name)
     return Condition(column, operator, parse_values(column, operator, member.value, f"{field}.value"))
 
@@ -243,33 +243,33 @@ def parse_values(column: Column, operator: Operator, value: object, field: str) 
         except ValueError as error:
             found = "empty" if item in (None, msgspec.UNSET) else f'"{shorten(item)}"'
             detail = f'"{column.key}" {operator} takes {error}, but the value is {found}.'
-            raise refused(item_field, f'{detail} To find empty cells, use the operator "is_null".') from error
+            raise invalid_input(item_field, f'{detail} To find empty cells, use the operator "is_null".') from error
 
     if operator is Operator.IS_NULL:
         if not isinstance(value, bool):
-            raise refused(field, f'"{column.key}" is_null takes true or false.')
+            raise invalid_input(field, f'"{column.key}" is_null takes true or false.')
         return (str(value).lower(),)
     if operator not in (Operator.IN, Operator.BETWEEN):
         return (parse(value, field),)
     if not isinstance(value, list):
         example = "[least, greatest]" if operator is Operator.BETWEEN else "a list"
-        raise refused(field, f'"{column.key}" {operator} takes {example}.')
+        raise invalid_input(field, f'"{column.key}" {operator} takes {example}.')
     if len(value) > MAX_VALUES:
-        raise refused(field, f'"{column.key}" {operator} takes at most {MAX_VALUES:,} values.')
+        raise invalid_input(field, f'"{column.key}" {operator} takes at most {MAX_VALUES:,} values.')
     values = tuple(parse(item, f"{field}[{position}]") for position, item in enumerate(value))
     if operator is Operator.BETWEEN:
         check_bounds(column, values, field)
     elif not values:
-        raise refused(field, f'"{column.key}" in takes a list of at least one value.')
+        raise invalid_input(field, f'"{column.key}" in takes a list of at least one value.')
     return values
 
 
 def check_bounds(column: Column, bounds: tuple[str, ...], field: str) -> None:
     """Refuses a `between` that no value can match."""
     if len(bounds) != 2:
-        raise refused(field, f'"{column.key}" between takes two values: [least, greatest].')
+        raise invalid_input(field, f'"{column.key}" between takes two values: [least, greatest].')
     least, greatest = bounds
     key = column.type.comparison_key
     if key and key(least) > key(greatest):
         detail = f'"{column.key}" between {least} and {greatest} matches nothing. Write the smaller value first.'
-        raise refused(field, detail)
+        raise invalid_input(field, detail)

@@ -8,7 +8,7 @@ from functions.imports import gate, import_apply, ledger
 from functions.imports.jobs import ImportClaim, finish_import, lock_import
 from functions.imports.states import Status, Step
 from shared.errors import NothingToDo
-from shared.wording import pluralize, was_or_were
+from shared.wording import format_count, was_or_were
 
 
 def close_import(service_db: Engine, product_db: Engine, claim: ImportClaim, reason: str) -> None:
@@ -37,6 +37,6 @@ def close_import(service_db: Engine, product_db: Engine, claim: ImportClaim, rea
             return
         ledger.refuse_unreached_rows(service_conn, claim.uuid, claim.run, f"This row was not reached. {reason}")
         counts = ledger.sum_counts(service_conn, claim.uuid, claim.run, row.total_rows)
-        applied = f"{counts.applied_rows:,} of {pluralize(row.total_rows, 'row', 'rows')}"
+        applied = f"{counts.applied_rows:,} of {format_count(row.total_rows, 'row')}"
         reason = f"{reason} Before that, {applied} {was_or_were(counts.applied_rows)} applied."
         finish_import(service_conn, claim.uuid, claim.run, Status.FAILED_UNEXPECTEDLY, reason, **counts.columns())

@@ -9,24 +9,13 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, select, text
+from sqlalchemy import ColumnElement, Connection, Row, select
+from sqlalchemy.dialects.postgresql import Insert, insert
 
 from shared.errors import NothingToDo
+from shared.leases import now
 from shared.messages import ImportBatch
 from shared.tables.product import import_gates
-
-OPEN = text("""
-    insert into import_gates (import_uuid, run, closed) values (:import_uuid, :run, false)
-    on conflict (import_uuid) do update
-    set run = excluded.run, closed = false, reason = '', changed_at = clock_timestamp()
-    where import_gates.run < excluded.run
-""")
-CLOSE = text("""
-    insert into import_gates (import_uuid, run, closed, reason) values (:import_uuid, :run, true, :reason)
-    on conflict (import_uuid) do update
-    set run = excluded.run, closed = true, reason = excluded.reason, changed_at = clock_timestamp()
-    where import_gates.run < excluded.run or (import_gates.run = excluded.run and not import_gates.closed)
-""")
 
 
 def open_gate(conn: Connection, import_uuid: UUID, run: int) -> str | None:
@@ -34,7 +23,8 @@ def open_gate(conn: Connection, import_uuid: UUID, run: int) -> str | None:
 
     Raises NothingToDo when a higher run has opened the gate.
     """
-    conn.execute(OPEN, {"import_uuid": import_uuid, "run": run})
+    statement = insert(import_gates).values(import_uuid=import_uuid, run=run, closed=False, reason="")
+    write_gate(conn, statement, import_gates.c.run < run)
     gate = find_gate(conn, import_uuid, run)
     return gate.reason if gate.closed else None
 
@@ -55,8 +45,20 @@ def close_gate(conn: Connection, import_uuid: UUID, run: int, reason: str) -> st
 
     Raises NothingToDo when a higher run has opened the gate.
     """
-    conn.execute(CLOSE, {"import_uuid": import_uuid, "run": run, "reason": reason})
+    statement = insert(import_gates).values(import_uuid=import_uuid, run=run, closed=True, reason=reason)
+    is_open = (import_gates.c.run == run) & ~import_gates.c.closed
+    write_gate(conn, statement, (import_gates.c.run < run) | is_open)
     return str(find_gate(conn, import_uuid, run).reason)
+
+
+def write_gate(conn: Connection, statement: Insert, condition: ColumnElement[bool]) -> None:
+    """Inserts the gate, or updates it where `condition` holds."""
+    values = {column: statement.excluded[column] for column in ("run", "closed", "reason")}
+    conn.execute(
+        statement.on_conflict_do_update(
+            index_elements=[import_gates.c.import_uuid], set_={**values, "changed_at": now()}, where=condition
+        )
+    )
 
 
 def find_gate(conn: Connection, import_uuid: UUID, run: int) -> Row[Any]:

@@ -39,7 +39,7 @@ from shared.errors import NothingToDo, PermanentError
 from shared.leases import LEASE_SECONDS, now
 from shared.messages import ImportBatch, ImportTrigger, RefusedRow
 from shared.tables.service import imports
-from shared.wording import pluralize, was_or_were
+from shared.wording import format_count, was_or_were
 
 if TYPE_CHECKING:  # loaded at run time by the function that makes the clients
     from shared.clients.broker import Kafka
@@ -185,7 +185,7 @@ class BatchSender:
         ledger.refuse_unreached_rows(conn, import_uuid, run, message)
         refused_rows = ledger.count_refused_rows(conn, import_uuid, run)
         reason = (
-            f"{refused_rows:,} of {pluralize(total_rows, 'row', 'rows')} {was_or_were(refused_rows)} refused,"
+            f"{refused_rows:,} of {format_count(total_rows, 'row')} {was_or_were(refused_rows)} refused,"
             " so nothing was applied (on_error=abort)."
             " Download the error report, correct the rows in it and upload it again."
         )

@@ -14,7 +14,7 @@ from shared import clients
 from shared.columns import COLUMNS
 from shared.errors import Unavailable
 from shared.file_names import content_disposition
-from shared.http_api import Answer, Route, http_function
+from shared.http_api import ApiResponse, Route, http_function
 
 log = logging.getLogger(__name__)
 
@@ -50,17 +50,17 @@ def retry_import(webshop_uuid: UUID, user_uuid: UUID, import_uuid: UUID) -> Impo
     return find_import(webshop_uuid, import_uuid)
 
 
-def download_errors(webshop_uuid: UUID, import_uuid: UUID) -> Answer:
+def download_errors(webshop_uuid: UUID, import_uuid: UUID) -> ApiResponse:
     """The error report: every failed row with its errors, to correct and upload again."""
     service_db = clients.service_database()
     with service_db.connect() as conn:
         row = operations.find_row(conn, webshop_uuid, import_uuid)
     report = error_report.stream_report(service_db, clients.storage(), row)
     disposition = content_disposition(f"errors of {row['file_name']}")
-    return Answer(report, content_type=CSV, headers={"Content-Disposition": disposition})
+    return ApiResponse(report, content_type=CSV, headers={"Content-Disposition": disposition})
 
 
-def download_template() -> Answer:
+def download_template() -> ApiResponse:
     """A file to start with: every heading, and two example rows to replace."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
@@ -68,7 +68,7 @@ def download_template() -> Answer:
     writer.writerow(column.example for column in COLUMNS)
     writer.writerow(column.second_example for column in COLUMNS)
     disposition = {"Content-Disposition": 'attachment; filename="products-template.csv"'}
-    return Answer(f"\ufeff{out.getvalue()}".encode(), content_type=CSV, headers=disposition)
+    return ApiResponse(f"\ufeff{out.getvalue()}".encode(), content_type=CSV, headers=disposition)
 
 
 IMPORTS = "/webshops/<uuid:webshop_uuid>/imports"

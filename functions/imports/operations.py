@@ -34,7 +34,7 @@ from shared.file_names import safe_file_name
 from shared.leases import REQUEUE_AFTER_SECONDS, now
 from shared.messages import ImportTrigger
 from shared.pagination import PageQuery, fetch_page
-from shared.problems import Problem, not_found, refused
+from shared.problems import Problem, invalid_input, not_found
 from shared.tables.service import imports
 
 if TYPE_CHECKING:  # loaded at run time by the function that makes the clients
@@ -110,7 +110,7 @@ def start_import(
     Raises Problem 409 with the uuid of the active import, 422 for a file that is too large.
     """
     if request.size_bytes is not None and request.size_bytes > MAX_FILE_BYTES:
-        raise refused("size_bytes", explain_file_too_large(request.size_bytes))
+        raise invalid_input("size_bytes", explain_file_too_large(request.size_bytes))
     if active := find_active_import(conn, webshop_uuid):
         raise import_active(active)
     import_uuid = uuid4()
@@ -193,7 +193,7 @@ def retry_import(service_db: Engine, webshop_uuid: UUID, user_uuid: UUID, import
 def import_active(active: ActiveImport) -> Problem:
     """The webshop has an active import, and may have only one."""
     detail = f"{active.describe()} Wait until it is done."
-    return Problem(409, "import-active", detail, more={"active_import_uuid": str(active.uuid)})
+    return Problem(409, "import-active", detail, extensions={"active_import_uuid": str(active.uuid)})
 
 
 def find_row(conn: Connection, webshop_uuid: UUID, import_uuid: UUID) -> RowMapping:

@@ -7,14 +7,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
-from sqlalchemy import Engine, Uuid, delete, func, literal, select, text
+from sqlalchemy import Engine, Uuid, delete, func, literal, select, tuple_, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import DBAPIError
 
 from functions.imports.import_upload import PREFIX, parse_upload, record_upload
 from functions.imports.jobs import IMPORTS
 from functions.imports.states import MIRROR_AGAIN_SECONDS
-from shared.leases import MAX_ROWS_PER_SWEEP
+from shared.leases import MAX_ROWS_PER_SWEEP, now
 from shared.messages import ImportTrigger, ProductsUpdated
 from shared.tables.product import import_gates
 from shared.tables.product import import_outcomes as batch_results
@@ -76,18 +76,23 @@ def record_lost_uploads(service_db: Engine, storage: Storage) -> list[ImportTrig
 
 def requeue_unmirrored_results(product_db: Engine) -> list[ProductsUpdated]:
     """The messages of batch results that are not mirrored, each at most once in MIRROR_AGAIN_SECONDS."""
-    statement = text("""
-        update import_outcomes set mirror_due_at = clock_timestamp() + make_interval(secs => :again)
-        where (import_uuid, run, first_row) in (
-            select import_uuid, run, first_row from import_outcomes
-            where mirrored_at is null and mirror_due_at <= clock_timestamp()
-            order by mirror_due_at limit :limit for update skip locked
-        )
-        returning webshop_uuid, import_uuid, run, first_row, identifiers
-    """)
+    columns = batch_results.c
+    key = (columns.import_uuid, columns.run, columns.first_row)
+    unmirrored = (
+        select(*key)
+        .where(columns.mirrored_at.is_(None), columns.mirror_due_at <= now())
+        .order_by(columns.mirror_due_at)
+        .limit(MAX_ROWS_PER_SWEEP)
+        .with_for_update(skip_locked=True)
+    )
+    statement = (
+        update(batch_results).where(tuple_(*key).in_(unmirrored)).values(mirror_due_at=now(MIRROR_AGAIN_SECONDS))
+    )
+    message_columns = [columns[name] for name in ProductsUpdated.__struct_fields__]
     with product_db.begin() as conn:
-        rows = conn.execute(statement, {"again": MIRROR_AGAIN_SECONDS, "limit": MAX_ROWS_PER_SWEEP}).mappings().all()
-    return [msgspec.convert(dict(row), ProductsUpdated) for row in rows]
+        due_again = statement.values(mirror_due_at=now(MIRROR_AGAIN_SECONDS))
+        rows = conn.execute(due_again.returning(*message_columns)).all()
+    return [msgspec.convert(row, ProductsUpdated, from_attributes=True) for row in rows]
 
 
 def delete_expired_results(product_db: Engine) -> None:

@@ -1,4 +1,4 @@
-"""The local stack: everything the functions need, on one machine, with nothing but `pip install`.
+"""The local stack: everything that the functions need, on one machine, installed by pip alone.
 
-`python -m infra.local up` starts it; `stack.py` says what runs and in which order.
+`python -m infra.local up` starts it. `stack.py` defines what runs, and in which order.
 """

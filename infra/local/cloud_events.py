@@ -1,4 +1,4 @@
-"""CloudEvents over HTTP, as Eventarc sends them to a function."""
+"""Sends CloudEvents to functions over HTTP, as Eventarc does."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from urllib.parse import quote, urlsplit
 FINALIZED = "google.cloud.storage.object.v1.finalized"
 PUBLISHED = "google.cloud.pubsub.topic.v1.messagePublished"
 STRUCTURED = "application/cloudevents+json"
-TIMEOUT_SECONDS = 300  # the longest that a function may work on one event
+TIMEOUT_SECONDS = 300  # the longest timeout of a function
 
 
-def object_finalized(resource: Mapping[str, Any]) -> tuple[dict[str, str], bytes]:
-    """Headers and body of Cloud Storage's event for an object's JSON resource, in binary mode."""
+def make_object_finalized(resource: Mapping[str, Any]) -> tuple[dict[str, str], bytes]:
+    """Returns the headers and the body of Cloud Storage's event for an object's JSON resource, in binary mode."""
     attributes = {
         "specversion": "1.0",
         "id": str(resource["generation"]),
@@ -29,8 +29,8 @@ def object_finalized(resource: Mapping[str, Any]) -> tuple[dict[str, str], bytes
     return {"Content-Type": "application/json", **headers}, json.dumps(resource).encode()
 
 
-def destination(event: Mapping[str, Any], functions: Sequence[Mapping[str, Any]]) -> str | None:
-    """The address of the function that an event goes to, by its type and source, or None."""
+def find_destination(event: Mapping[str, Any], functions: Sequence[Mapping[str, Any]]) -> str | None:
+    """Finds the function for an event's type and source. Returns its address, or None."""
     topic = str(event.get("source", "")).rpartition("/topics/")[2]
     for function in functions:
         if event.get("type") == FINALIZED and function["kind"] == "storage":
@@ -41,7 +41,7 @@ def destination(event: Mapping[str, Any], functions: Sequence[Mapping[str, Any]]
 
 
 def post(url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
-    """Sends an event to a function and returns its status and what it says. Raises OSError when it does not answer."""
+    """Sends an event to a function. Returns the status and the body of the response. Raises OSError without one."""
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.netloc, timeout=TIMEOUT_SECONDS)
     try:
@@ -49,13 +49,13 @@ def post(url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]
         response = connection.getresponse()
         return response.status, response.read()
     except http.client.HTTPException as error:
-        raise ConnectionError(f"{url} broke off: {error!r}") from error
+        raise ConnectionError(f"{url} did not respond completely: {error!r}") from error
     finally:
         connection.close()
 
 
-def taken(url: str, headers: Mapping[str, str], body: bytes) -> bool:
-    """Whether the function took the event (2xx)."""
+def deliver(url: str, headers: Mapping[str, str], body: bytes) -> bool:
+    """Sends an event to a function. Returns whether the function accepted it (2xx)."""
     try:
         status, _ = post(url, headers, body)
     except OSError:

@@ -1,7 +1,7 @@
-"""What the servers hold before the functions run: tables, the seed, the bucket, topics and subscriptions.
+"""Creates what the functions need on the servers: tables, seeded rows, the bucket, topics and subscriptions.
 
-All through the ordinary clients, so that any server will do, and safe to repeat: what is there stays. Called in a
-process of its own: what is imported here inside functions is not for the supervisor to carry.
+Everything goes through the ordinary clients, so it works with any server. It can be repeated: what exists stays. The
+functions here run in a separate process and import their libraries themselves, which keeps the supervisor small.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from infra.local.seeding import Tenants
 
 DEAD_LETTERS = "dead-letters"
-MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 1, 10  # five tries outlast a function's restart
+MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 1, 10  # five attempts take longer than the restart of a function
 DELIVERY_ATTEMPTS = 5
-ACK_DEADLINE_SECONDS = 600  # Pub/Sub's longest: a push is one request, and nothing else says that it goes on
+ACK_DEADLINE_SECONDS = 600  # Pub/Sub's maximum: the response to the push is the only acknowledgement
 KAFKA_PARTITIONS = 6  # of a new topic on a real broker
 KAFKA_TIMEOUT_SECONDS = 30
 
 
 def fill_databases(urls: Mapping[str, str], products: int) -> Tenants:
-    """Migrates and seeds the databases (libpq URLs by name); returns who is in them."""
+    """Migrates and seeds the databases, given as libpq URLs by name. Returns the seeded tenants."""
     from infra.local import seeding
 
     seeding.migrate(urls["service"], urls["product"], urls["legacy"])
@@ -30,23 +30,24 @@ def fill_databases(urls: Mapping[str, str], products: int) -> Tenants:
 
 
 def create_bucket(project: str, name: str) -> None:
-    """Creates the bucket on a server that is not the stack's own."""
+    """Creates the bucket where it does not exist. The stack's own storage server creates it itself."""
     from google.auth.credentials import AnonymousCredentials
-    from google.cloud import storage
+    from google.cloud import storage  # type: ignore[attr-defined]  # a namespace that other packages type
 
-    client = storage.Client(project=project, credentials=AnonymousCredentials())
+    credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    client = storage.Client(project=project, credentials=credentials)
     if client.lookup_bucket(name) is None:
         client.create_bucket(name)
 
 
 def create_kafka_topics(bootstrap_servers: str, topics: Sequence[str]) -> None:
-    """Creates those of `topics` that a real broker lacks. Raises KafkaException when it cannot."""
+    """Creates the missing `topics` on a real broker. Raises KafkaException when that fails."""
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import AdminClient, NewTopic
 
     client = AdminClient({"bootstrap.servers": bootstrap_servers})
-    there = client.list_topics(timeout=KAFKA_TIMEOUT_SECONDS).topics
-    missing = [NewTopic(topic, KAFKA_PARTITIONS) for topic in topics if topic not in there]
+    existing = client.list_topics(timeout=KAFKA_TIMEOUT_SECONDS).topics
+    missing = [NewTopic(topic, KAFKA_PARTITIONS) for topic in topics if topic not in existing]
     for created in client.create_topics(missing).values() if missing else ():
         try:
             created.result(KAFKA_TIMEOUT_SECONDS)
@@ -56,12 +57,12 @@ def create_kafka_topics(bootstrap_servers: str, topics: Sequence[str]) -> None:
 
 
 def create_subscriptions(project: str, endpoints: Mapping[str, tuple[str, str]]) -> None:
-    """Creates the Pub/Sub topics, and for each function a subscription of its name.
+    """Creates the Pub/Sub topics, and one subscription per function, with the function's name.
 
-    `endpoints` holds (topic, push address) by function. A subscription that exists is changed to push there.
+    `endpoints` has (topic, push address) by function. The push address of an existing subscription is updated.
     """
     from google.api_core.exceptions import AlreadyExists
-    from google.cloud import pubsub_v1
+    from google.cloud import pubsub_v1  # type: ignore[attr-defined]  # a namespace that other packages type
     from google.protobuf.duration_pb2 import Duration
 
     with pubsub_v1.PublisherClient() as publisher, pubsub_v1.SubscriberClient() as subscriber:

@@ -1,7 +1,7 @@
-"""A function as Cloud Run serves it: the functions framework's own gunicorn.
+"""Serves a function as Cloud Run does: by the functions framework's gunicorn.
 
-Its parent imports main.py, listens on the port, and forks the worker that serves. While a worker that was killed is
-replaced, requests wait.
+The parent process imports main.py, listens on the port, and forks the worker process that serves. While a killed worker
+is replaced, requests wait.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def serve(child: Child, function: Function, port: int) -> None:
         functions.connect(function)
         child.ready()
 
-    app = functions_framework.create_app(function.name, str(functions.source()))
-    create_server(
+    app = functions_framework.create_app(function.name, str(functions.source()))  # type: ignore[no-untyped-call]
+    create_server(  # type: ignore[no-untyped-call]
         app,
         debug=False,
         keepalive=KEEP_ALIVE_SECONDS,

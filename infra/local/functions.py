@@ -1,4 +1,4 @@
-"""The functions that the local stack runs: those of the table (infra/functions.yaml), out of the source (main.py)."""
+"""The functions that the local stack runs: the table (infra/functions.yaml) names them, main.py contains them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from types import ModuleType
 from infra import function_table
 from infra.function_table import Entry
 
-SOURCE_VARIABLE = "FUNCTION_SOURCE"  # the functions framework's own name for the file to serve from
+SOURCE_VARIABLE = "FUNCTION_SOURCE"  # the functions framework's name for the file with the functions
 TABLE_VARIABLE = "FUNCTION_TABLE"  # the file that describes the functions of another source
-MAX_THREADS = 4  # of one function: more threads only fight for the one database server (measured)
+MAX_THREADS = 4  # of one function: more threads only compete for the one database server (measured)
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,18 @@ class Route:
 
 @dataclass(frozen=True)
 class Function:
-    """What the stack knows of a function."""
+    """How the stack runs a function."""
 
     name: str
     kind: str  # http, kafka, storage, schedule or worker
     topic: str = ""  # of a "kafka" function
     routes: tuple[Route, ...] = ()  # of an "http" function
     threads: int = MAX_THREADS  # requests that its process serves at once
-    clients: tuple[
-        str, ...
-    ] = ()  # names in shared.clients; its process connects them before it reports that it is ready
+    clients: tuple[str, ...] = ()  # names in shared.clients, which its process connects before it is ready
 
 
 def source() -> Path:
-    """Returns the file that names the functions: main.py of the working directory, or FUNCTION_SOURCE."""
+    """Returns the file that contains the functions: main.py of the working directory, or FUNCTION_SOURCE."""
     return Path(os.environ.get(SOURCE_VARIABLE, "main.py")).resolve()
 
 
@@ -50,7 +48,7 @@ def table() -> Path:
 
 
 def load_main() -> ModuleType:
-    """Imports the functions' file. Raises whatever its import raises, ImportError where it exits."""
+    """Imports the file that contains the functions. Raises what its import raises, and ImportError where it exits."""
     path = source()
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
@@ -60,8 +58,8 @@ def load_main() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except SystemExit as refusal:  # invalid settings
-        raise ImportError(str(refusal)) from None
+    except SystemExit as error:  # the settings are invalid
+        raise ImportError(str(error)) from None
     return module
 
 
@@ -86,13 +84,13 @@ def clients_of(entry: Entry) -> tuple[str, ...]:
     """Returns the names of the clients in shared.clients for the systems that a function may use."""
     names = [f"{database}_database" for database in entry.databases]
     if entry.kind == "worker":
-        names.append("pubsub")  # a worker reads from Kafka, with a consumer of its own, and publishes to Pub/Sub
+        names.append("pubsub")  # a worker reads from Kafka with its own consumer, and publishes to Pub/Sub
     elif entry.kafka:
         names.append("kafka")
     if entry.bucket:
         names.append("storage")
     if "SENDGRID_API_KEY" in entry.secrets:
-        names.append("mail_service")
+        names.append("email_service")
     return tuple(names)
 
 
@@ -102,7 +100,7 @@ def set_environment(function: Function) -> None:
 
 
 def connect(function: Function) -> None:
-    """Opens the connections that the function's first request would wait for."""
+    """Opens the connections, so that the function's first request does not wait for them."""
     from shared import clients
 
     for name in function.clients:

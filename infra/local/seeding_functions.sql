@@ -1,26 +1,26 @@
--- What a number means: the same product, name and code for the same number, on every machine.
--- Given: webshop_sizes, a temporary table with a row a webshop (the fields of Webshop in seeding.py).
+-- These functions compute a product, a name or a code from a number: always the same for the same number.
+-- They need webshop_sizes, a temporary table with one row per webshop (the fields of Webshop in seeding.py).
 
--- One of `count` numbers from 0, always the same one for the same number and salt: a hash that PostgreSQL itself must
--- keep stable, for partitions rely on it.
+-- Returns a number from 0 to `count` - 1, always the same for the same number and salt. PostgreSQL keeps this hash
+-- stable, because its partitions rely on it.
 create function pg_temp.draw(number integer, salt integer, count integer) returns integer
     language sql immutable return (hashint4extended(number, salt) & 2147483647) % count;
 
--- One of the words between the bars.
+-- Returns one of the words that are separated by bars.
 create function pg_temp.pick(words text, number integer) returns text
     language sql immutable
     return (string_to_array(words, '|'))[1 + number % cardinality(string_to_array(words, '|'))];
 
--- The key of a row follows from what it is and its number, so other rows name it without looking it up.
+-- Computes the key of a row from its kind and number, so that other rows can refer to it without a query.
 create function pg_temp.uuid_of(kind text, webshop_uuid uuid, number integer) returns uuid
     language sql immutable return md5(kind || webshop_uuid || number)::uuid;
 
--- With leading zeros, and as wide as it needs to be: lpad alone would cut a longer number.
+-- Writes a number with leading zeros. A longer number stays complete: lpad alone would cut it.
 create function pg_temp.padded(number integer, width integer) returns text
     language sql immutable return lpad(number::text, greatest(width, length(number::text)), '0');
 
--- 40063 (country and company), seven digits of our own, and the digit that makes the sum of 1, 3, 1, 3, … times each
--- digit full tens.
+-- Computes an EAN code: 40063 (country and company), seven digits of the number, and the check digit. With the check
+-- digit, the sum of all digits, multiplied by 1, 3, 1, 3, … in turn, is divisible by 10.
 create function pg_temp.ean_code_of(number integer) returns text
     language sql immutable return '40063' || lpad(number::text, 7, '0') || (
         1000
@@ -29,11 +29,11 @@ create function pg_temp.ean_code_of(number integer) returns text
         - 1 * (number / 10 % 10 + number / 1000 % 10 + number / 100000 % 10)
     ) % 10;
 
--- Names in five languages, because files and fonts meet them all.
+-- Names are in five languages, because files and fonts must support all of them.
 create function pg_temp.name_of(number integer) returns text
     language sql immutable
     return
-        -- Some merchants mark what runs out like this, and spreadsheets take it for a formula.
+        -- Some merchants mark products that they sell off like this; a spreadsheet interprets the dash as a formula.
         case when number % 997 = 0 then '- Restposten - ' else '' end
         || case
         when number % 7 = 3 then
@@ -87,7 +87,7 @@ create function pg_temp.sku_code_of(number integer) returns text
     language sql immutable
     return case
         when number % 11 = 7 then null
-        when number % 1499 = 1233 then number || 'E' || number % 9 -- a code that spreadsheets take for a number
+        when number % 1499 = 1233 then number || 'E' || number % 9 -- a code that a spreadsheet interprets as a number
         else pg_temp.pick('BAG|BSK|BTL|BWL|CHR|CLK|CUP|LMP|MUG|PAN|PLT|RUG|TBL|TRY|VAS', pg_temp.draw(number, 5, 999))
             || '-' || pg_temp.pick('BLK|BLU|GRN|GRY|RED|WHT', pg_temp.draw(number, 6, 999)) || '-' || number
     end;
@@ -102,7 +102,7 @@ create function pg_temp.price_of(number integer) returns numeric
 create function pg_temp.discount_of(promotion integer) returns numeric
     language sql immutable return case when promotion % 12 <> 5 then 5.0 * (1 + promotion % 8) end;
 
--- What both databases know of a product. Each value that may be missing sometimes is.
+-- The columns of a product that both databases have. Every nullable value is null in some rows.
 create temporary view seeded_products as
 select
     webshop_uuid,

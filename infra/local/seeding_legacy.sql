@@ -1,4 +1,4 @@
-alter table products drop constraint products_identifier; -- comes when the table is full, which is faster
+alter table products drop constraint products_identifier; -- added after the rows, which is faster
 
 insert into products
     (webshop_uuid, identifier, name, sku_code, ean_code, article_code, price, cost_price, stock_on_hand,

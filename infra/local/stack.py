@@ -1,8 +1,8 @@
-"""What runs on this machine, in which order, and with which environment.
+"""Defines what runs on this machine, in which order, and with which environment.
 
-base       postgres, storage, kafka, mail; the first three only where the environment names no server of that kind
+base       postgres, storage, kafka, mail; each of the first three only where the environment names no such server
 function   one process per function of infra/functions.yaml
-edge       what brings work in: pubsub (only where the environment names none), storage_events, scheduler, gateway
+edge       brings in work: pubsub (only where the environment names no such server), storage_events, scheduler, gateway
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from infra.local import contents, functions, identity, mail_catcher, ports, postgres
 from infra.local.functions import Function
@@ -21,7 +21,7 @@ from infra.local.supervisor import Service, StartFailed, Supervisor
 PROJECT = "local"
 BUCKET = "imports-and-exports"
 API_PORT = 8080
-STARTS = 3  # each with other ports where some were taken by a program that claims none
+MAX_STARTS = 3  # each with other ports instead of those that another program has taken
 OWN_SERVERS = ("postgres", "storage", "pubsub", "mail", "gateway")  # the broker chooses its own port
 DATABASE_VARIABLES = {name: f"{name.upper()}_DATABASE_URL" for name in postgres.DATABASES}
 # Where one of these is set, the stack uses the server that it names and does not start its own.
@@ -56,8 +56,8 @@ class Stack:
             self.ports["gateway"] = API_PORT
 
     def up(self) -> None:
-        """Starts everything and returns when it is ready. Raises StartFailed; `down` ends what runs by then."""
-        for starts_left in reversed(range(STARTS)):
+        """Starts everything and returns when it is ready. Raises StartFailed; `down` stops what has started by then."""
+        for starts_left in reversed(range(MAX_STARTS)):
             try:
                 self.start()
             except StartFailed:
@@ -87,13 +87,13 @@ class Stack:
         self.supervisor.wait_ready()
         self.save()
 
-    def watch(self) -> None:
+    def watch(self) -> NoReturn:
         """Restarts processes that die, until the handler of a signal raises."""
         self.supervisor.watch()
 
     def down(self) -> None:
         """Stops every process."""
-        self.state.forget()
+        self.state.delete()
         self.supervisor.stop()
 
     def settings(self) -> dict[str, str]:
@@ -102,7 +102,7 @@ class Stack:
             "GOOGLE_CLOUD_PROJECT": PROJECT,
             "BUCKET": BUCKET,
             "LOG_FORMAT": "text",
-            "SIGNED_URLS": "off",  # there is no key here to sign with
+            "SIGNED_URLS": "off",  # the local stack has no key that signs URLs
             "TOKEN_ISSUER": self.api_url(),
             "TOKEN_AUDIENCE": identity.AUDIENCE,
             "TOKEN_JWKS_URL": f"http://{HOST}:{self.ports['gateway']}{identity.KEY_SET_PATH}",
@@ -143,7 +143,7 @@ class Stack:
         return servers + [name for name in self.addresses if not ports.is_free(self.function_port(name))]
 
     def function_addresses(self) -> dict[str, str]:
-        """A host:port for each function that is a server."""
+        """Returns a host:port for each function that is a server."""
         names = [function.name for function in self.functions if function.kind != "worker"]
         return {name: f"{HOST}:{port}" for name, port in zip(names, ports.free_ports(len(names)), strict=True)}
 
@@ -151,7 +151,7 @@ class Stack:
         """Returns the topics of the functions."""
         return sorted({function.topic for function in self.functions if function.topic})
 
-    def named(self, kind: str) -> list[str]:
+    def names_of(self, kind: str) -> list[str]:
         """Returns the names of the functions of one kind."""
         return [function.name for function in self.functions if function.kind == kind]
 
@@ -173,13 +173,13 @@ class Stack:
                 )
             )
         if "STORAGE_EMULATOR_HOST" not in self.foreign:
-            arguments = (self.state.path("storage"), self.ports["storage"], BUCKET)
-            services.append(Service("storage", "infra.local.storage_server", arguments))
+            storage = (self.state.path("storage"), self.ports["storage"], BUCKET)
+            services.append(Service("storage", "infra.local.storage_server", storage))
         if "KAFKA_BOOTSTRAP_SERVERS" not in self.foreign:
             services.append(Service("kafka", "infra.local.broker", (self.topics(),), after_restart=self.follow_broker))
         if "PUBSUB_EMULATOR_HOST" not in self.foreign:
-            arguments = (self.state.directory, self.ports["pubsub"], threads)
-            services.append(Service("pubsub", "infra.local.pubsub_server", arguments, layer="edge"))
+            pubsub = (self.state.directory, self.ports["pubsub"], threads)
+            services.append(Service("pubsub", "infra.local.pubsub_server", pubsub, layer="edge"))
         return services
 
     def function_services(self) -> list[Service]:
@@ -207,19 +207,19 @@ class Stack:
                 ),
                 layer="edge",
             )
-            for index, name in enumerate(self.named("storage"))
+            for index, name in enumerate(self.names_of("storage"))
         ]
-        scheduled = tuple(self.url(name) for name in self.named("schedule"))
-        served = [function for function in self.functions if function.routes]
-        routed = (self.ports["gateway"], served, self.addresses, self.state.directory)
+        scheduled_urls = tuple(self.url(name) for name in self.names_of("schedule"))
+        functions_with_routes = [function for function in self.functions if function.routes]
+        gateway = (self.ports["gateway"], functions_with_routes, self.addresses, self.state.directory)
         return [
             *services,
-            Service("scheduler", "infra.local.scheduler", (scheduled,), layer="edge"),
-            Service("gateway", "infra.local.gateway", routed, layer="edge"),
+            Service("scheduler", "infra.local.scheduler", (scheduled_urls,), layer="edge"),
+            Service("gateway", "infra.local.gateway", gateway, layer="edge"),
         ]
 
     def function_port(self, function: str) -> int:
-        """Where a function listens."""
+        """Returns the port that a function listens on."""
         return int(self.addresses[function].rpartition(":")[2])
 
     def url(self, function: str) -> str:
@@ -233,7 +233,7 @@ class Stack:
         if "KAFKA_BOOTSTRAP_SERVERS" in self.foreign:
             self.supervisor.call(contents.create_kafka_topics, self.foreign["KAFKA_BOOTSTRAP_SERVERS"], self.topics())
         else:
-            self.take_broker_address()
+            self.set_broker_address()
         if "STORAGE_EMULATOR_HOST" in self.foreign:
             self.supervisor.call(contents.create_bucket, PROJECT, BUCKET)
         endpoints = {
@@ -243,14 +243,14 @@ class Stack:
         }
         self.supervisor.call(contents.create_subscriptions, PROJECT, endpoints)
 
-    def take_broker_address(self) -> None:
+    def set_broker_address(self) -> None:
         """Puts the address that the broker announced into the functions' environment."""
         if broker := self.state.announced("kafka"):
             self.environment["KAFKA_BOOTSTRAP_SERVERS"] = os.environ["KAFKA_BOOTSTRAP_SERVERS"] = broker["address"]
 
     def follow_broker(self) -> None:
-        """Restarts the functions after a restart of the broker, which has a new address then."""
-        self.take_broker_address()
+        """Restarts the functions after a restart of the broker, because the broker then has a new address."""
+        self.set_broker_address()
         self.supervisor.restart(*self.function_services())
         self.save()
 

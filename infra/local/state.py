@@ -1,9 +1,9 @@
-"""What the stack keeps on disk: `.local/` of the working directory, or LOCAL_STATE_DIR.
+"""The files of the stack: in `.local/` of the working directory, or in LOCAL_STATE_DIR.
 
-stack.json      what `env`, `token`, `ps` and `send` read; there while the stack runs
-lock            held by the running `up`
-run/NAME        one file a process that is ready: its pid, and its address where only it knows that
-logs/NAME.log   what each process printed
+stack.json      read by `env`, `token`, `ps` and `send`; exists while the stack runs
+lock            locked by the running `up`
+run/NAME        one file per process that is ready: its pid, and its address if only the process knows that
+logs/NAME.log   the output of each process
 """
 
 from __future__ import annotations
@@ -22,53 +22,53 @@ DIRECTORY_VARIABLE = "LOCAL_STATE_DIR"
 
 
 class NotRunning(Exception):
-    """There is no stack, or it is not ready yet. The text says which."""
+    """The stack is not running or not ready yet. The text says which."""
 
 
 class AlreadyRunning(Exception):
-    """Another `up` holds this directory."""
+    """Another `up` uses this directory."""
 
 
 @dataclass(frozen=True)
 class State:
-    """The directory, and what stands where in it."""
+    """The directory, and the files in it."""
 
     directory: Path
 
     @property
     def runs(self) -> Path:
-        """The folder of the files that ready processes leave."""
+        """The folder with one file per process that is ready."""
         return self.directory / "run"
 
     def log(self, name: str) -> Path:
-        """Where the process `name` prints to."""
+        """Returns the path of the log of the process `name`."""
         return self.directory / "logs" / f"{name}.log"
 
     def path(self, name: str) -> Path:
-        """A file or folder of the stack's own in the directory."""
+        """Returns the path of a file or folder in the directory."""
         return self.directory / name
 
     def prepare(self) -> None:
-        """Makes the folders, and forgets the processes and logs of the last stack."""
+        """Creates the folders, and deletes the files of the previous stack's processes."""
         self.runs.mkdir(parents=True, exist_ok=True)
         (self.directory / "logs").mkdir(exist_ok=True)
         self.path("stack.json").unlink(missing_ok=True)
-        for left in (*self.runs.iterdir(), *self.path("logs").iterdir()):
-            left.unlink()
+        for file in (*self.runs.iterdir(), *self.path("logs").iterdir()):
+            file.unlink()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the directory. Raises AlreadyRunning when another stack does."""
+        """Locks the directory. Raises AlreadyRunning when another stack has locked it."""
         self.directory.mkdir(parents=True, exist_ok=True)
         with self.path("lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise AlreadyRunning(f"A stack runs on {self.directory} already; stop it first.") from None
+                raise AlreadyRunning(f"Another stack already runs on {self.directory}. Stop it first.") from None
             yield
 
     def is_locked(self) -> bool:
-        """Whether a stack runs on this directory: its kernel lock ends with it, however it ends."""
+        """Tells whether a stack runs on this directory. The kernel releases the lock however the stack ends."""
         try:
             with self.locked():
                 return False
@@ -76,45 +76,48 @@ class State:
             return True
 
     def save(self, stack: Mapping[str, Any]) -> None:
-        """Says that the stack is up and what it is made of."""
-        write_whole(self.path("stack.json"), json.dumps(stack, indent=2).encode())
+        """Records that the stack is ready, and what it consists of."""
+        write_atomically(self.path("stack.json"), json.dumps(stack, indent=2).encode())
 
-    def forget(self) -> None:
-        """Says that the stack is not up any more."""
+    def delete(self) -> None:
+        """Records that the stack is no longer ready."""
         self.path("stack.json").unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any]:
-        """What `save` was given. Raises NotRunning unless the stack is up."""
+        """Returns what `save` recorded. Raises NotRunning unless the stack is ready."""
         if not self.path("stack.json").exists() or not self.is_locked():
-            raise NotRunning("The stack is not up. Start it with: python -m infra.local up")
+            raise NotRunning("The stack is not running. Start it with: python -m infra.local up")
         stack: dict[str, Any] = json.loads(self.path("stack.json").read_bytes())
         return stack
 
     def announce(self, name: str, pid: int, address: str = "") -> None:
-        """Says that the process `name` is ready."""
-        write_whole(self.runs / name, json.dumps({"pid": pid, "address": address}).encode())
+        """Records that the process `name` is ready."""
+        write_atomically(self.runs / name, json.dumps({"pid": pid, "address": address}).encode())
 
     def retract(self, name: str) -> None:
-        """Says that the process `name` is gone."""
+        """Records that the process `name` is not ready any more."""
         (self.runs / name).unlink(missing_ok=True)
 
     def announced(self, name: str) -> dict[str, Any] | None:
-        """What the process `name` said when it became ready, or None while it is not, or is dead."""
+        """Returns the pid and the address of the process `name`, or None when it is not ready or dead."""
         try:
-            said: dict[str, Any] = json.loads((self.runs / name).read_bytes())
-            os.kill(said["pid"], 0)
+            process: dict[str, Any] = json.loads((self.runs / name).read_bytes())
+            os.kill(process["pid"], 0)
         except (FileNotFoundError, ProcessLookupError):
             return None
-        return said
+        return process
 
 
-def here() -> State:
-    """The state of this working directory."""
+def find_state() -> State:
+    """Returns the state of this working directory."""
     return State(Path(os.environ.get(DIRECTORY_VARIABLE, ".local")).resolve())
 
 
-def write_whole(path: Path, content: bytes, *, secret: bool = False) -> None:
-    """Writes a file so that a reader, or a crash, meets the old one or the new one and nothing between."""
+def write_atomically(path: Path, content: bytes, *, secret: bool = False) -> None:
+    """Replaces a file so that a reader, or a crash, finds either the old or the new content.
+
+    Only the user may read a `secret` file.
+    """
     unfinished = path.with_name(f".{os.getpid()}-{threading.get_ident()}")
     unfinished.touch(mode=0o600 if secret else 0o666)
     unfinished.write_bytes(content)

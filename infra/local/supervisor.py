@@ -1,10 +1,11 @@
-"""Starts the stack's processes, starts again what dies, and leaves nothing running.
+"""Starts the stack's processes, restarts those that die, and leaves none running.
 
-Every process is forked by multiprocessing's forkserver with the functions imported beforehand (`preload.py`): a
-process starts in milliseconds, shares its memory with the others, and is still killed and started again on its own.
+Multiprocessing's forkserver, which has imported the functions (`preload.py`), forks every process. So a process starts
+in milliseconds, shares memory with the others, and can still be killed and restarted alone.
 
-Who dies takes along what it started (PR_SET_PDEATHSIG: supervisor, forkserver, process, gunicorn's worker), so not even
-a SIGKILL of the supervisor leaves a process behind. That needs Linux; elsewhere only a stop in good order is clean.
+When a process dies, the kernel ends the processes that it started (PR_SET_PDEATHSIG: supervisor, forkserver, process,
+gunicorn's worker). So even a SIGKILL of the supervisor leaves no process behind. This works only on Linux; on other
+systems only a regular stop ends every process.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection, forkserver, get_context, parent_process
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from infra.local.state import State
 
 T = TypeVar("T")
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-START_TIMEOUT_SECONDS = 180  # a slow or busy machine's cold start; a process that says nothing for so long hangs
-STARTS_IN_VAIN = 8  # in two seconds or more: longer than a killed stack's server takes to let go of its files
-STOP_TIMEOUT_SECONDS = 5  # what is not gone by then has lost its chance to end in good order
-RESTART_DELAYS_SECONDS = (0.0, 0.1, 0.2, 0.4)  # by deaths in a row: back within a second, without a busy loop
-STEADY_SECONDS = 1  # a process that lived so long did not die of its start
-TICK_SECONDS = 0.02  # while somebody is waited for
+START_TIMEOUT_SECONDS = 180  # enough for a cold start on a slow or busy machine
+MAX_FAILED_STARTS = 8  # take 2 s or more: after a killed stack, its servers need less to release their files
+STOP_TIMEOUT_SECONDS = 5  # a process that runs longer after its stop signal is killed
+RESTART_DELAYS_SECONDS = (0.0, 0.1, 0.2, 0.4)  # by successive deaths: a restart within a second, without a busy loop
+STEADY_SECONDS = 1  # a process that ran longer did start: its next death is the first of a new series
+POLL_SECONDS = 0.02  # while a process is starting
 
-# "edge" brings work in and stops first, so that functions end with nothing half-done; "base" is what they stand on.
+# "edge" brings in work and stops first, so that functions can finish theirs; "base" has the servers that they need.
 STOP_ORDER = ("edge", "function", "base")
 
 processes = get_context("forkserver")
@@ -42,22 +43,22 @@ processes.set_forkserver_preload(["infra.local.preload"])
 
 
 class StartFailed(Exception):
-    """A process did not come up; the text ends with what it printed last."""
+    """A process did not start. The text ends with the last lines of its output."""
 
 
 @dataclass(frozen=True)
 class Child:
-    """What a process is told about itself: its name, and where to say that it is ready."""
+    """Given to a process: its name, and the state in which it records that it is ready."""
 
     name: str
     state: State
 
     def ready(self, address: str = "") -> None:
-        """Says that this process serves now."""
+        """Records that this process is ready."""
         self.state.announce(self.name, os.getpid(), address)
 
     def gone(self) -> None:
-        """Says that this process's server is gone, where the process itself lives on (gunicorn's parent)."""
+        """Records that the server ended although this process continues (gunicorn's parent)."""
         self.state.retract(self.name)
 
 
@@ -66,29 +67,29 @@ class Service:
     """One process of the stack."""
 
     name: str
-    module: str  # its serve(child, *arguments) is the process; imported there, not in the supervisor
+    module: str  # the process imports it and calls its serve(child, *arguments)
     arguments: tuple[Any, ...] = ()
     layer: str = "base"  # of STOP_ORDER
-    environment: Mapping[str, str] = field(default_factory=dict)  # on top of the supervisor's own
+    environment: Mapping[str, str] = field(default_factory=dict)  # added to the supervisor's
     stop_signal: signal.Signals = signal.SIGTERM
-    ready_pid: Callable[[], int | None] | None = None  # for a program that cannot call Child.ready itself
-    after_restart: Callable[[], None] | None = None  # called when it is ready again
+    ready_pid: Callable[[], int | None] | None = None  # for a program that cannot call Child.ready
+    after_restart: Callable[[], None] | None = None  # called when the restarted process is ready
 
 
 @dataclass
 class Running:
-    """A service's process as it is now."""
+    """The current process of a service."""
 
     service: Service
-    process: Any = None  # None while it waits to be started again
+    process: Any = None  # None between a death and the restart
     started_at: float = 0.0  # monotonic seconds
-    deaths: int = 0  # in a row
+    deaths: int = 0  # successive ones
     was_ready: bool = False
-    restarted: bool = False  # and not ready yet
+    restarted: bool = False  # True from a death until the restarted process is ready
 
 
 class Supervisor:
-    """The processes of one stack. Used from the main thread alone: a child's life hangs on the thread that made it."""
+    """Runs the processes of one stack. Use it only in the main thread: a child ends with the thread that made it."""
 
     def __init__(self, state: State) -> None:
         """Starts nothing yet."""
@@ -97,7 +98,7 @@ class Supervisor:
 
     @staticmethod
     def prepare() -> None:
-        """Starts the forkserver, which imports what it does (a second or two) while the caller goes on."""
+        """Starts the forkserver, which then imports its modules (1 to 2 s) while the caller continues."""
         forkserver.ensure_running()
 
     def start(self, *services: Service) -> None:
@@ -107,29 +108,29 @@ class Supervisor:
             self._spawn(running)
 
     def restart(self, *services: Service) -> None:
-        """Kills the processes of these names, as a crash would, and starts them as they are described now."""
-        self._end([self._running[service.name] for service in services], kill=True)
+        """Kills the processes of `services`, and starts them with the arguments that these services have now."""
+        self._stop([self._running[service.name] for service in services], kill=True)
         self.start(*services)
 
     def wait_ready(self) -> None:
-        """Returns when every process is ready. Raises StartFailed when one cannot."""
+        """Waits until every process is ready. Raises StartFailed when a process does not start."""
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while waited_for := [name for name in self._running if not self.is_ready(name)]:
-            self._watch(TICK_SECONDS)
-            for name in waited_for:
+        while starting := [name for name in self._running if not self.is_ready(name)]:
+            self._restart_dead(POLL_SECONDS)
+            for name in starting:
                 running = self._running[name]
-                if running.deaths >= STARTS_IN_VAIN and not running.was_ready:
-                    raise StartFailed(f"{name} does not start:\n{self._last_words(name)}")
+                if running.deaths >= MAX_FAILED_STARTS and not running.was_ready:
+                    raise StartFailed(f"{name} does not start:\n{self._last_output(name)}")
             if time.monotonic() > deadline:
-                name = waited_for[0]
-                raise StartFailed(f"{name} is not ready after {START_TIMEOUT_SECONDS} s:\n{self._last_words(name)}")
+                name = starting[0]
+                raise StartFailed(f"{name} is not ready after {START_TIMEOUT_SECONDS} s:\n{self._last_output(name)}")
 
     def names(self) -> list[str]:
-        """Every process, in the order they were started in."""
+        """Returns the names of all processes, in the order of their start."""
         return list(self._running)
 
     def is_ready(self, name: str) -> bool:
-        """Whether the process serves now."""
+        """Tells whether the process is ready."""
         running = self._running[name]
         if running.process is None:
             return False
@@ -140,11 +141,11 @@ class Supervisor:
         running.was_ready = True
         return True
 
-    def watch(self) -> None:
-        """Starts again what dies, until a signal's handler raises."""
+    def watch(self) -> NoReturn:
+        """Restarts processes that die, until the handler of a signal raises."""
         while True:
-            waiting = any(running.process is None or running.restarted for running in self._running.values())
-            self._watch(TICK_SECONDS if waiting else 1.0)
+            restarting = any(running.process is None or running.restarted for running in self._running.values())
+            self._restart_dead(POLL_SECONDS if restarting else 1.0)
             for running in list(self._running.values()):
                 if running.restarted and self.is_ready(running.service.name):
                     running.restarted = False
@@ -152,30 +153,30 @@ class Supervisor:
                         running.service.after_restart()
 
     def stop(self) -> None:
-        """Ends every process, layer by layer."""
+        """Stops every process, layer by layer."""
         for layer in STOP_ORDER:
-            self._end([running for running in self._running.values() if running.service.layer == layer])
+            self._stop([running for running in self._running.values() if running.service.layer == layer])
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Calls `function` in a process of its own and returns what it returns.
+        """Calls `function` in a new process and returns its result.
 
-        The supervisor stays small this way: what needs the functions or a database driver is not imported here.
-        Raises StartFailed with the traceback when the function raises.
+        This keeps the supervisor small: it imports neither the functions nor a database driver. Raises StartFailed
+        with the traceback when the function raises.
         """
         ours, theirs = processes.Pipe(duplex=False)
-        process = processes.Process(target=_answer, args=(theirs, function, arguments, dict(os.environ)))
+        process = processes.Process(target=_call_and_send, args=(theirs, function, arguments, dict(os.environ)))
         process.start()
         theirs.close()
         try:
-            failed, answer = ours.recv()
+            failed, result = ours.recv()
         except EOFError:
             raise StartFailed(f"{function.__module__}.{function.__name__} died") from None
         finally:
             process.join()
         if failed:
-            raise StartFailed(answer)
-        result: T = answer
-        return result
+            raise StartFailed(result)
+        returned: T = result
+        return returned
 
     def _spawn(self, running: Running) -> None:
         service = running.service
@@ -183,12 +184,12 @@ class Supervisor:
         child = Child(service.name, self._state)
         environment = {**os.environ, **service.environment}
         process = processes.Process(
-            target=_become, name=service.name, args=(child, service.module, service.arguments, environment)
+            target=_run, name=service.name, args=(child, service.module, service.arguments, environment)
         )
         running.started_at = time.monotonic()
         try:
             process.start()
-        except (EOFError, OSError):  # the forkserver was killed just now; the next try starts another
+        except (EOFError, OSError):  # the forkserver was killed; the next attempt starts another
             self._count_death(running)
         else:
             running.process = process
@@ -199,8 +200,8 @@ class Supervisor:
         running.process, running.started_at, running.restarted = None, now, True
         self._state.retract(running.service.name)
 
-    def _watch(self, seconds: float) -> None:
-        """Waits up to `seconds` for a death; starts again what is due."""
+    def _restart_dead(self, seconds: float) -> None:
+        """Waits up to `seconds` until a process dies, and restarts processes whose delay has passed."""
         alive = [running for running in self._running.values() if running.process is not None]
         ended = connection.wait([running.process.sentinel for running in alive], seconds)
         for running in alive:
@@ -213,7 +214,7 @@ class Supervisor:
             if running.process is None and now - running.started_at >= delay:
                 self._spawn(running)
 
-    def _end(self, group: Iterable[Running], *, kill: bool = False) -> None:
+    def _stop(self, group: Iterable[Running], *, kill: bool = False) -> None:
         alive = [running for running in group if running.process is not None]
         for running in alive:
             with suppress(ProcessLookupError):
@@ -228,28 +229,28 @@ class Supervisor:
             self._state.retract(running.service.name)
             del self._running[running.service.name]
 
-    def _last_words(self, name: str) -> str:
+    def _last_output(self, name: str) -> str:
         log = self._state.log(name)
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        return "\n".join(["", *(f"    {line}" for line in lines[-15:]), "", f"The whole log: {log}"])
+        return "\n".join(["", *(f"    {line}" for line in lines[-15:]), "", f"The complete log is in {log}."])
 
 
 def die_with_parent(signal_number: signal.Signals = signal.SIGKILL) -> None:
-    """Makes the kernel send this process `signal_number` when its parent dies, however that happens."""
+    """Makes the kernel send this process `signal_number` when its parent dies for any reason. Works on Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal_number)
 
 
 def _die_with_supervisor() -> None:
-    """Ends this process with the forkserver that it is a child of, which ends with the supervisor."""
+    """Makes this process end with its parent, the forkserver, which ends with the supervisor."""
     die_with_parent()
-    if (supervisor := parent_process()) and not supervisor.is_alive():  # it died just before
+    if (supervisor := parent_process()) and not supervisor.is_alive():  # it died before the line above
         sys.exit()
 
 
-def _become(child: Child, module: str, arguments: tuple[Any, ...], environment: Mapping[str, str]) -> None:
-    """What every process does first."""
-    os.setsid()  # a Ctrl-C in the terminal reaches the supervisor alone, which stops everybody in order
+def _run(child: Child, module: str, arguments: tuple[Any, ...], environment: Mapping[str, str]) -> None:
+    """Runs a service in a new process."""
+    os.setsid()  # Ctrl-C in the terminal reaches only the supervisor, which stops the processes in order
     _die_with_supervisor()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
@@ -262,12 +263,12 @@ def _become(child: Child, module: str, arguments: tuple[Any, ...], environment: 
     importlib.import_module(module).serve(child, *arguments)
 
 
-def _answer(
+def _call_and_send(
     pipe: connection.Connection, function: Callable[..., Any], arguments: tuple[Any, ...], environment: dict[str, str]
 ) -> None:
     _die_with_supervisor()
     os.environ.update(environment)
     try:
         pipe.send((False, function(*arguments)))
-    except Exception:  # noqa: BLE001  # it is told to the caller, which raises it
+    except Exception:  # noqa: BLE001  # the caller raises it as StartFailed
         pipe.send((True, traceback.format_exc()))

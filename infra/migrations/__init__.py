@@ -1,7 +1,8 @@
-"""Alembic migrations: a tree for the service database, and one for the two tables of ours in the product database.
+"""Alembic migrations: one tree for the service database, one for this project's two tables in the product database.
 
-Both share env.py. A new revision is a file in its tree that names the one before it; tests/infra/test_migrations.py
-fails until the tables it leaves are those of shared/tables. `python -m infra.migrations service` applies them.
+Both trees share env.py. A new revision is a file in its tree that names its predecessor;
+tests/infra/test_migrations.py fails until the migrated tables match shared/tables. `python -m infra.migrations service`
+applies the revisions.
 """
 
 from __future__ import annotations
@@ -18,39 +19,42 @@ from shared.tables import product, service
 if TYPE_CHECKING:
     from sqlalchemy import Connection, MetaData
 
-# Not Alembic's usual name: the platform that owns the product database may keep its own version there.
+# Alembic's default name may be in use in the product database, by the platform that owns it.
 VERSION_TABLE = "imports_and_exports_version"
-# One key for all who migrate a database of ours: the second waits, and finds nothing to do.
+# All migrations use one key: a concurrent migration waits, and then finds nothing to do.
 ADVISORY_LOCK = 0x696D_706F_7274_73  # "imports"
 
 METADATA: dict[str, MetaData] = {"service": service.metadata, "product": product.ours}  # by tree
 
 
 def upgrade(tree: str, connection: Connection, revision: str = "head") -> None:
-    """Brings a database to `revision` of its tree, in the transaction that `connection` is in: all of it or nothing.
+    """Upgrades a database to `revision` of its tree in the current transaction of `connection`.
 
-    Safe to run twice and at once. Raises KeyError for an unknown tree, alembic's CommandError for an unknown revision,
-    and DBAPIError for a statement that fails, one that took longer than the connection allows included.
+    It is safe to run twice or concurrently. Raises KeyError for an unknown tree, Alembic's CommandError for an unknown
+    revision, and DBAPIError for a statement that fails or exceeds the connection's time limit.
     """
-    command.upgrade(locked_configuration(tree, connection), revision)
+    command.upgrade(lock_and_configure(tree, connection), revision)
 
 
 def downgrade(tree: str, connection: Connection, revision: str = "base") -> None:
-    """Takes a database back to `revision` of its tree, the tables' rows included. Otherwise like `upgrade`."""
-    command.downgrade(locked_configuration(tree, connection), revision)
+    """Downgrades a database to `revision` of its tree, which deletes the rows of dropped tables.
+
+    Transaction and errors are those of `upgrade`.
+    """
+    command.downgrade(lock_and_configure(tree, connection), revision)
 
 
-def locked_configuration(tree: str, connection: Connection) -> Config:
-    """Alembic's configuration of one tree, its database locked against other migrations until the transaction ends."""
+def lock_and_configure(tree: str, connection: Connection) -> Config:
+    """Locks the database against other migrations until the transaction ends, and returns Alembic's configuration."""
     here = Path(__file__).parent
     config = Config(attributes={"connection": connection, "metadata": METADATA[tree]})
-    config.set_main_option("script_location", escaped(here))
-    config.set_main_option("version_locations", escaped(here / tree))
+    config.set_main_option("script_location", escape_percent(here))
+    config.set_main_option("version_locations", escape_percent(here / tree))
     config.set_main_option("path_separator", "newline")
     connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
     return config
 
 
-def escaped(path: Path) -> str:
-    """`path` as Alembic's configuration wants it: a percent sign would start a reference there."""
+def escape_percent(path: Path) -> str:
+    """Escapes `path` for Alembic's configuration, where a percent sign starts a reference."""
     return str(path).replace("%", "%%")

@@ -1,7 +1,7 @@
-"""`python -m infra.migrations service|product`: brings a database to the newest revision.
+"""`python -m infra.migrations service|product`: upgrades a database to the newest revision.
 
-Which database is said as for the functions: SERVICE_DATABASE_URL or SERVICE_DATABASE_INSTANCE and what belongs to it,
-PRODUCT_… alike.
+The settings of the functions name the database: SERVICE_DATABASE_URL, or SERVICE_DATABASE_INSTANCE with the other
+settings of that instance; for the product database they start with PRODUCT_.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m infra.migrations", description="Migrates a database.")
     parser.add_argument("tree", choices=sorted(DATABASES), help="which database")
     tree = parser.parse_args().tree
-    with DATABASES[tree]().begin() as connection:
-        migrations.upgrade(tree, connection)
+    with DATABASES[tree]().begin() as conn:
+        migrations.upgrade(tree, conn)
     print(f"The {tree} database is at its newest revision.")
 
 

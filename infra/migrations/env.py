@@ -1,4 +1,4 @@
-"""Run by Alembic for either tree, within the transaction of the connection that infra.migrations hands it."""
+"""Alembic runs this module for both trees, within the transaction of the connection that infra.migrations passes."""
 
 from alembic import context
 

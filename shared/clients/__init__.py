@@ -1,6 +1,7 @@
-"""The outside world: databases, Kafka, Cloud Storage, Pub/Sub, mail. Made once a process, at first use, after the fork.
+"""The clients of databases, Kafka, Cloud Storage, Pub/Sub and the email service.
 
-SDK types and errors stop here: what a step gets is an Engine or one of the small classes beside this file.
+Each is made once per process, at its first use, after the fork. SDK types and errors stop here: a step gets an Engine
+or one of the small classes beside this file.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @cache
 def service_database() -> Engine:
-    """This project's own database."""
+    """Returns the engine of this project's own database."""
     from shared.clients.databases import connect_to
 
     return connect_to("SERVICE", settings().service_database, settings().threads)
@@ -29,7 +30,7 @@ def service_database() -> Engine:
 
 @cache
 def product_database() -> Engine:
-    """The platform's products, suppliers, orders, promotions."""
+    """Returns the engine of the platform's products, suppliers, orders and promotions."""
     from shared.clients.databases import connect_to
 
     return connect_to("PRODUCT", settings().product_database, settings().threads)
@@ -37,7 +38,7 @@ def product_database() -> Engine:
 
 @cache
 def legacy_database() -> Engine:
-    """The old platform's copy."""
+    """Returns the engine of the old platform's copy."""
     from shared.clients.databases import connect_to
 
     return connect_to("LEGACY", settings().legacy_database, settings().threads)
@@ -45,7 +46,7 @@ def legacy_database() -> Engine:
 
 @cache
 def kafka() -> Kafka:
-    """The producer of all messages."""
+    """Returns the producer of all messages."""
     from shared.clients.broker import Kafka
 
     return Kafka(settings())
@@ -53,7 +54,7 @@ def kafka() -> Kafka:
 
 @cache
 def storage() -> Storage:
-    """The bucket of imports and exports."""
+    """Returns the bucket of imports and exports."""
     from shared.clients.bucket import Storage
 
     return Storage(settings())
@@ -61,15 +62,15 @@ def storage() -> Storage:
 
 @cache
 def pubsub() -> PubSub:
-    """The publisher: of the bridge, and of dead letters."""
+    """Returns the publisher, which kafka_bridge uses, and every event function for its dead letters."""
     from shared.clients.publisher import PubSub
 
     return PubSub(settings())
 
 
 @cache
-def mail_service() -> Mailer:
-    """Who delivers mails."""
+def email_service() -> Mailer:
+    """Returns the client of the service that delivers emails."""
     from shared.clients.mailer import Mailer
 
     return Mailer(settings())

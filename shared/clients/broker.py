@@ -1,4 +1,4 @@
-"""Kafka: a producer that returns only when the broker has the messages, a consumer whose offsets follow the work."""
+"""Kafka: a producer that returns only when the broker has the messages, and a consumer that commits after the work."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from shared.messages import Message, PubSubMessage
 from shared.settings import Settings
 
 if TYPE_CHECKING:
-    from confluent_kafka import Message as Delivery
+    from confluent_kafka import Message as KafkaRecord
 
-# Sooner than Pub/Sub's shortest acknowledgement deadline in use (60 s), so that the sender fails before it is given up.
+# Shorter than the shortest acknowledgement deadline of our subscriptions (60 s): the sender fails before Pub/Sub
+# delivers its message again.
 DELIVERY_TIMEOUT_MS = 30_000
+REPORT_TIMEOUT_SECONDS = DELIVERY_TIMEOUT_MS / 1000 + 5  # the producer reports every message by DELIVERY_TIMEOUT_MS
 
-
-# A consumer that was killed keeps its partitions for so long; the broker's least.
+# A killed consumer keeps its partitions for this long; it is the shortest time that brokers allow.
 SESSION_TIMEOUT_MS = 6_000
-RECORDS_AT_ONCE = 200  # 6 MB of full batches at the most, one publish
+MAX_RECORDS_PER_FETCH = 200  # at most 6 MB of full batches
 
 # Of a Pub/Sub message.
 MAX_ATTRIBUTE_NAME_BYTES = 256
@@ -34,24 +35,24 @@ log = logging.getLogger(__name__)
 
 
 class NotSent(Unavailable):
-    """The broker did not take a message in time. Some of those sent with it may have arrived: send all again."""
+    """The broker did not confirm every message in time. Some may have arrived: send all of them again."""
 
 
 class Kafka:
-    """One producer a process, with one thread that serves its delivery reports.
+    """One producer per process, with one thread that serves its delivery reports.
 
-    Two pollers of one producer each sleep their whole time-out (measured), so nobody else polls.
+    No other thread polls: two threads that poll one producer each sleep for their whole timeout (measured).
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Connects in the background; the first send waits for it."""
+        """Connects in the background; the first send waits for the connection."""
         self._producer = Producer(
-            connection(settings)
+            connection_options(settings)
             | {
                 "acks": "all",
                 "enable.idempotence": True,
                 "delivery.timeout.ms": DELIVERY_TIMEOUT_MS,
-                "linger.ms": 0,  # a send waits for its reports, so lingering only adds to it
+                "linger.ms": 0,  # a send waits for its reports, so lingering would only delay it
                 "compression.type": "lz4",
                 "message.max.bytes": 1_000_000,
             },
@@ -60,23 +61,23 @@ class Kafka:
         threading.Thread(target=self._serve_reports, name="kafka-reports", daemon=True).start()
 
     def send(self, *messages: Message) -> None:
-        """Sends `messages`, each to its struct's topic, keyed by its webshop.
+        """Sends `messages`, each to its struct's topic, keyed by its webshop_uuid.
 
-        Raises NotSent when the broker did not confirm all of them.
+        Raises NotSent when the broker does not confirm all of them.
         """
-        reports = Reports(len(messages))
+        reports = DeliveryReports(len(messages))
         for message in messages:
             self._produce(message, reports)
         reports.wait()
 
-    def _produce(self, message: Message, reports: Reports) -> None:
-        headers = {"message-id": str(uuid.uuid4()), "traceparent": logs.traceparent()}
+    def _produce(self, message: Message, reports: DeliveryReports) -> None:
+        headers = {"message-id": str(uuid.uuid4()), "traceparent": logs.current_traceparent()}
         self._producer.produce(
             message.topic,
             key=str(message.webshop_uuid),
-            value=message.encoded(),
+            value=message.encode(),
             headers=list(headers.items()),
-            on_delivery=reports.deliver,
+            on_delivery=reports.add,
         )
 
     def _serve_reports(self) -> None:
@@ -84,19 +85,19 @@ class Kafka:
             self._producer.poll(1)
 
 
-class Reports:
-    """Waits for the delivery reports of one send: flush() returning 0 is not success, the report is."""
+class DeliveryReports:
+    """The delivery reports of one send. Only they prove success: flush() may return 0 when messages have failed."""
 
     def __init__(self, expected: int) -> None:
-        """Expects this many reports."""
-        self._missing = expected
+        """Expects one report per message."""
+        self._expected = self._missing = expected
         self._errors: list[str] = []
         self._complete = threading.Event()
         if not expected:
             self._complete.set()
 
-    def deliver(self, error: KafkaError | None, _delivery: Delivery) -> None:
-        """Called by the producer's one polling thread, so counting needs no lock."""
+    def add(self, error: KafkaError | None, _record: KafkaRecord) -> None:
+        """Counts one report. Only the producer's polling thread calls it, so counting needs no lock."""
         if error is not None:
             self._errors.append(str(error))
         self._missing -= 1
@@ -104,21 +105,21 @@ class Reports:
             self._complete.set()
 
     def wait(self) -> None:
-        """Raises NotSent unless every message was confirmed."""
-        arrived = self._complete.wait(DELIVERY_TIMEOUT_MS / 1000 + 5)
-        if not arrived:
-            raise NotSent(f"{self._missing} messages are without a report after {DELIVERY_TIMEOUT_MS / 1000:.0f} s")
+        """Waits for all reports. Raises NotSent unless the broker confirmed every message."""
+        if not self._complete.wait(REPORT_TIMEOUT_SECONDS):
+            raise NotSent(f"Kafka sent no report on {self._missing} of {self._expected} messages in time")
         if self._errors:
-            raise NotSent(f"{len(self._errors)} messages were not taken, the first because: {self._errors[0]}")
+            failed = f"{len(self._errors)} of {self._expected} messages"
+            raise NotSent(f"Kafka did not accept {failed}. The first error: {self._errors[0]}")
 
 
-class Records:
-    """What a consumer group reads of some topics, as the letters that Pub/Sub gets."""
+class KafkaConsumer:
+    """One member of a consumer group. It returns the records of some topics as Pub/Sub messages."""
 
     def __init__(self, settings: Settings, group: str, topics: Sequence[str]) -> None:
-        """Joins `group`; its members share the partitions."""
+        """Joins `group`, whose members share the partitions."""
         self._consumer = Consumer(
-            connection(settings)
+            connection_options(settings)
             | {
                 "group.id": group,
                 "enable.auto.commit": False,
@@ -126,80 +127,80 @@ class Records:
                 "session.timeout.ms": SESSION_TIMEOUT_MS,
                 "heartbeat.interval.ms": SESSION_TIMEOUT_MS // 3,
                 "fetch.wait.max.ms": 10,  # some brokers answer a waiting fetch only when this is over
-                "topic.metadata.refresh.interval.ms": 10_000,  # a topic that is made later is read soon
+                "topic.metadata.refresh.interval.ms": 10_000,  # so that a topic that is created later is read soon
             },
             logger=log,
         )
         self._consumer.subscribe(list(topics))
 
-    def next(self, timeout_seconds: float) -> list[PubSubMessage]:
-        """The records that are there, after waiting up to `timeout_seconds` for the first."""
+    def fetch(self, timeout_seconds: float) -> list[PubSubMessage]:
+        """Returns the next records. Waits up to `timeout_seconds` for the first one, and for no other."""
         first = self._consumer.poll(timeout_seconds)
         if first is None:
             return []
-        records = [first, *self._consumer.consume(RECORDS_AT_ONCE - 1, 0)]
+        records = [first, *self._consumer.consume(MAX_RECORDS_PER_FETCH - 1, 0)]
         for record in records:
             if error := record.error():
-                log.warning("The consumer says: %s", error)
-        return [letter(record) for record in records if not record.error()]
+                log.warning("The Kafka consumer reports: %s", error)
+        return [to_pubsub_message(record) for record in records if not record.error()]
 
     def commit(self) -> None:
-        """Marks everything that `next` returned as dealt with. What is not marked comes again after a restart."""
+        """Commits the offsets of all records that `fetch` returned. Without it they come again after a restart."""
         try:
             self._consumer.commit(asynchronous=False)
         except KafkaException as error:
-            log.warning("Offsets were not committed, so these records will come again: %s", error)
+            log.warning("Offsets were not committed, so these records will be published again: %s", error)
 
     def close(self) -> None:
-        """Leaves the group, so that others take over at once."""
+        """Leaves the group, so that its other members take over the partitions at once."""
         self._consumer.close()
 
 
-def letter(record: Delivery) -> PubSubMessage:
-    """A record as Google's Pub/Sub sink connector writes it.
+def to_pubsub_message(record: KafkaRecord) -> PubSubMessage:
+    """Converts a record in the way of Google's Pub/Sub sink connector.
 
     https://cloud.google.com/pubsub/docs/connect_kafka#convert_to_pubsub_messages
     """
-    headers = {str(header[0]): text_of(header[1]) for header in record.headers() or () if fits(*header)}
+    headers = {str(header[0]): to_text(header[1]) for header in record.headers() or () if is_valid_attribute(*header)}
     position = {
-        "key": text_of(record.key()),
+        "key": to_text(record.key()),
         "kafka.topic": record.topic() or "",
         "kafka.partition": str(record.partition()),
         "kafka.offset": str(record.offset()),
         "kafka.timestamp": str(record.timestamp()[1]),
     }
-    return PubSubMessage(record.topic() or "", bytes_of(record.value()), {**headers, **position})
+    return PubSubMessage(record.topic() or "", to_bytes(record.value()), {**headers, **position})
 
 
-def fits(name: str, value: str | bytes | None) -> bool:
-    """Whether Pub/Sub takes a header as an attribute. One that it does not must not keep the record from it.
+def is_valid_attribute(name: str, value: str | bytes | None) -> bool:
+    """Whether Pub/Sub accepts a header as an attribute. An invalid one is left out, so that the record still arrives.
 
-    https://cloud.google.com/pubsub/quotas#resource_limits ; names that begin with goog are its own.
+    https://cloud.google.com/pubsub/quotas#resource_limits ; names that begin with goog are reserved.
     """
-    known = 0 < len(name.encode()) <= MAX_ATTRIBUTE_NAME_BYTES and not name.startswith("goog")
-    return known and len(text_of(value).encode()) <= MAX_ATTRIBUTE_BYTES
+    is_valid_name = 0 < len(name.encode()) <= MAX_ATTRIBUTE_NAME_BYTES and not name.startswith("goog")
+    return is_valid_name and len(to_text(value).encode()) <= MAX_ATTRIBUTE_BYTES
 
 
-def text_of(value: str | bytes | None) -> str:
-    """A key or a header's value as an attribute's text."""
-    return bytes_of(value).decode("utf-8", "replace")
+def to_text(value: str | bytes | None) -> str:
+    """Converts a key or a header's value into the text of an attribute."""
+    return to_bytes(value).decode("utf-8", "replace")
 
 
-def bytes_of(value: str | bytes | None) -> bytes:
-    """What the client gives as text or bytes, as bytes."""
+def to_bytes(value: str | bytes | None) -> bytes:
+    """Returns as bytes what the client returns as text, bytes or None."""
     return value.encode() if isinstance(value, str) else value or b""
 
 
-def connection(settings: Settings) -> dict[str, str | int | float | bool]:
-    """Where the broker is and how to log in: what producer and consumer share."""
+def connection_options(settings: Settings) -> dict[str, str | int | float | bool]:
+    """Returns the broker's address and the login, which producer and consumer share."""
     settings.require("kafka_bootstrap_servers")
-    where: dict[str, str | int | float | bool] = {"bootstrap.servers": settings.kafka_bootstrap_servers}
+    options: dict[str, str | int | float | bool] = {"bootstrap.servers": settings.kafka_bootstrap_servers}
     if settings.kafka_username:
         settings.require("kafka_password")
-        where |= {
+        options |= {
             "security.protocol": "SASL_SSL",
             "sasl.mechanisms": "PLAIN",
             "sasl.username": settings.kafka_username,
             "sasl.password": settings.kafka_password,
         }
-    return where
+    return options

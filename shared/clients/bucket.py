@@ -26,18 +26,19 @@ from shared.settings import Settings
 
 log = logging.getLogger(__name__)
 
-TIMEOUT_SECONDS = 30  # one request; the SDK tries again what may be tried again
-# What is held in memory of a file being written or read, and sent or fetched in one request.
+TIMEOUT_SECONDS = 30  # per request; the SDK retries the requests that may be repeated
+# How much of a file is in memory while it is written or read, and how much one request transfers.
 CHUNK_BYTES = 8 * 1024 * 1024
-# Rows are gathered before the SDK sees them: its own write costs 1.2 µs a row (measured: a third of a CSV's time).
-GATHER_BYTES = 1024 * 1024
-SIGNED_URL_LIFETIME = timedelta(minutes=5)  # a click follows it at once
+# Rows are buffered before they go to the SDK, whose own write costs 1.2 µs per row (measured: a third of the time of a
+# CSV export).
+BUFFER_BYTES = 1024 * 1024
+SIGNED_URL_LIFETIME = timedelta(minutes=5)  # the browser follows it at once
 SIGNING_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """What the bucket says of one object."""
+    """One object of the bucket."""
 
     path: str
     generation: int
@@ -48,29 +49,29 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class Download:
-    """An object being read."""
+    """An object that is being read."""
 
     size_bytes: int
-    pieces: Iterator[bytes]
+    chunks: Iterator[bytes]  # of at most CHUNK_BYTES
 
 
 class Storage:
-    """One client a process; an emulator's where STORAGE_EMULATOR_HOST is set, which the SDK reads itself."""
+    """One client per process. The SDK connects to an emulator if STORAGE_EMULATOR_HOST is set."""
 
     def __init__(self, settings: Settings) -> None:
-        """Makes no request: the bucket is taken to be there."""
+        """Makes no request: the bucket must exist."""
         settings.require("bucket")
         self._bucket = storage.Client(project=settings.google_cloud_project or None).bucket(settings.bucket)
 
     def open_upload(self, path: str, metadata: Mapping[str, str], size_bytes: int | None, origin: str = "") -> str:
-        """Opens a resumable session that makes `path` once, with `metadata`, and returns its URL.
+        """Opens a resumable session that creates `path` once, with `metadata`, and returns its URL.
 
-        Who has the URL can send the bytes and change nothing else; `size_bytes`, where given, is kept to by the server.
-        A page of `origin` (scheme and host) may send them from a browser.
+        A client with the URL can send the bytes and change nothing else. The server enforces `size_bytes` if it is
+        given. Pages of `origin` (scheme and host) may send the bytes from a browser.
         """
         blob = self._bucket.blob(path)
         blob.metadata = dict(metadata)
-        with refusals_named():
+        with translate_errors():
             return str(
                 blob.create_resumable_upload_session(
                     content_type="text/csv",
@@ -82,90 +83,90 @@ class Storage:
             )
 
     def read(self, path: str, generation: int) -> bytes:
-        """The bytes of `path` as they were at `generation`.
+        """Returns the bytes of `path` as they were at `generation`.
 
-        Raises ObjectGone when that generation is no more. It is compared after reading too: what is still there
-        then was there all the while, whether or not the server heeded the precondition.
+        Raises ObjectGone when that generation no longer exists. The generation is compared again after reading: if it
+        is still the current one, it was so all the time, even if the server ignores the generation of a request.
         """
         blob = self._bucket.blob(path, generation=generation)
-        gone = f"The file {path.rpartition('/')[2]} was replaced or removed after it was uploaded. Upload it again."
+        gone = f"The file {path.rpartition('/')[2]} was replaced or deleted after it was uploaded. Upload it again."
         try:
-            with refusals_named():
+            with translate_errors():
                 content: bytes = blob.download_as_bytes(timeout=TIMEOUT_SECONDS)
         except ObjectGone as error:
             raise ObjectGone(gone) from error
-        now = self.find(path)
-        if now is None or now.generation != generation:
+        current = self.find(path)
+        if current is None or current.generation != generation:
             raise ObjectGone(gone)
         return content
 
     def find(self, path: str) -> StoredObject | None:
-        """The object at `path` as it is now, or None."""
-        with refusals_named():
+        """Returns the object at `path` as it is now, or None."""
+        with translate_errors():
             blob = self._bucket.get_blob(path, timeout=TIMEOUT_SECONDS)
-        return stored(blob) if blob else None
+        return to_stored_object(blob) if blob else None
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Every object whose path starts with `prefix`."""
-        with refusals_named():
+        """Yields every object whose path starts with `prefix`."""
+        with translate_errors():
             for blob in self._bucket.client.list_blobs(self._bucket, prefix=prefix, timeout=TIMEOUT_SECONDS):
-                yield stored(blob)
+                yield to_stored_object(blob)
 
     def uri(self, path: str) -> str:
-        """The address of `path` among all buckets."""
+        """Returns the address of `path` with its bucket: gs://bucket/path."""
         return f"gs://{self._bucket.name}/{path}"
 
     @contextmanager
-    def writing(self, path: str, content_type: str) -> Iterator[BinaryIO]:
-        """A file to write the object at `path` with, once, in CHUNK_BYTES of memory.
+    def open_writer(self, path: str, content_type: str) -> Iterator[BinaryIO]:
+        """Opens a file that creates the object at `path`, once, in CHUNK_BYTES of memory.
 
-        The object appears when the block ends, whole. When an exception leaves the block there is no object. Raises
-        Unavailable, from a write or at the end, when the bucket refuses or does not answer.
+        The complete object appears when the block ends. If an exception leaves the block, there is no object. Raises
+        Unavailable, from a write or at the end, when Cloud Storage refuses or does not respond.
         """
         blob = self._bucket.blob(path)
         options = {"content_type": content_type, "timeout": TIMEOUT_SECONDS, "if_generation_match": 0}
         upload = blob.open("wb", chunk_size=CHUNK_BYTES, ignore_flush=True, **options)
-        sink = io.BufferedWriter(upload, GATHER_BYTES)
+        sink = io.BufferedWriter(upload, BUFFER_BYTES)
         try:
-            with refusals_named():
+            with translate_errors():
                 yield sink
-                sink.flush()  # not close: that closes the upload even where flushing fails, and so publishes half of it
+                sink.flush()  # not close(): if flushing fails, it closes the upload and publishes a truncated object
                 upload.close()
         except BaseException:
-            abandon(upload)
+            cancel_upload(upload)
             raise
 
     def download(self, path: str) -> Download:
-        """Opens the object at `path` for reading in pieces of CHUNK_BYTES.
+        """Opens the object at `path` for reading in chunks of CHUNK_BYTES.
 
-        Raises ObjectGone when it is not there, Unavailable when the bucket refuses or does not answer.
+        Raises ObjectGone when it does not exist, Unavailable when Cloud Storage refuses or does not respond.
         """
-        with refusals_named():
+        with translate_errors():
             blob = self._bucket.get_blob(path, timeout=TIMEOUT_SECONDS)
         if blob is None:
-            raise ObjectGone(f"The file {path} is not there any more.")
+            raise ObjectGone(f"The file {path} no longer exists.")
         content = blob.open("rb", chunk_size=CHUNK_BYTES, timeout=TIMEOUT_SECONDS)
         return Download(int(blob.size), iter(lambda: bytes(content.read(CHUNK_BYTES)), b""))
 
-    def signed_url(self, path: str, content_disposition: str) -> str:
-        """A URL that downloads `path` for SIGNED_URL_LIFETIME, whoever has it, with that Content-Disposition.
+    def sign_url(self, path: str, content_disposition: str) -> str:
+        """Returns a URL that downloads `path` without a token for SIGNED_URL_LIFETIME, with that Content-Disposition.
 
-        Signed with the service account's key where the process has one, else by Google's IAM, for which the account
-        needs to be a token creator for itself. Raises Unavailable when that fails.
+        The service account's key signs it if the process has one, otherwise Google's IAM, which requires that the
+        account is a token creator for itself. Raises Unavailable when signing fails.
         """
-        with refusals_named():
+        with translate_errors():
             return str(
                 self._bucket.blob(path).generate_signed_url(
                     version="v4",
                     method="GET",
                     expiration=SIGNED_URL_LIFETIME,
                     response_disposition=content_disposition,
-                    **self._signer(),
+                    **self._signing_options(),
                 )
             )
 
-    def _signer(self) -> dict[str, Any]:
-        """Who signs, as the SDK wants it."""
+    def _signing_options(self) -> dict[str, Any]:
+        """Returns the SDK's arguments that say which key signs."""
         credentials = self._signing_credentials
         if isinstance(credentials, Signing):
             return {"credentials": credentials}
@@ -179,38 +180,38 @@ class Storage:
         return credentials
 
     def remove(self, path: str) -> None:
-        """Removes the object at `path`; it is no error when it is gone already."""
-        with suppress(ObjectGone), refusals_named():
+        """Deletes the object at `path`. It is not an error if the object does not exist."""
+        with suppress(ObjectGone), translate_errors():
             self._bucket.blob(path).delete(timeout=TIMEOUT_SECONDS)
 
 
-def abandon(upload: BlobWriter) -> None:
-    """Ends an upload so that nothing is published, now or later.
+def cancel_upload(upload: BlobWriter) -> None:
+    """Cancels an upload so that nothing is published, now or later.
 
-    The SDK publishes what it has when the writer is closed, by the garbage collector too: a broken connection must not
-    keep the writer from being emptied first.
+    When the writer is closed, also by the garbage collector, the SDK publishes what its buffer holds. So the buffer is
+    closed even if the connection is broken.
     """
     try:
         upload.terminate()
     except Exception:
-        log.warning("An upload could not be cancelled; its session ends by itself", exc_info=True)
+        log.warning("An upload could not be cancelled; its session will expire", exc_info=True)
     finally:
         upload._buffer.close()
 
 
 @contextmanager
-def refusals_named() -> Iterator[None]:
-    """Raises ObjectGone or Unavailable for what the SDK raises."""
+def translate_errors() -> Iterator[None]:
+    """Raises ObjectGone or Unavailable in place of the SDK's errors."""
     try:
         yield
     except NotFound as error:
-        raise ObjectGone(f"Cloud Storage does not have it: {error}") from error
+        raise ObjectGone(f"Cloud Storage does not have the object: {error}") from error
     except (GoogleAPIError, GoogleAuthError, InvalidResponse, DataCorruption, RequestException) as error:
-        raise Unavailable(f"Cloud Storage did not do it: {error}") from error
+        raise Unavailable(f"The request to Cloud Storage failed: {error}") from error
 
 
-def stored(blob: Any) -> StoredObject:
-    """The SDK's object as ours."""
+def to_stored_object(blob: Any) -> StoredObject:
+    """Converts the SDK's object into ours."""
     return StoredObject(
         path=blob.name,
         generation=int(blob.generation),

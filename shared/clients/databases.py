@@ -1,4 +1,4 @@
-"""SQLAlchemy engines over pg8000: by URL, or by the Cloud SQL connector where an instance name is set."""
+"""SQLAlchemy engines over pg8000: by URL, or by the Cloud SQL connector if an instance name is set."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sqlalchemy.exc import DBAPIError
 
 from shared.settings import DatabaseSettings, InvalidSettings
 
-# A statement of ours takes milliseconds; one that takes this long waits for a lock nobody gives back.
+# Our statements take milliseconds; one that takes this long waits for a lock that is never released.
 STATEMENT_TIMEOUT_SECONDS = 60
-# A server that hangs without a word: longer than any statement may take, so that the server speaks first.
+# For a server that does not respond at all. Longer than STATEMENT_TIMEOUT_SECONDS, so that the server reports first.
 SOCKET_TIMEOUT_SECONDS = 90
 
 # Error classes of PostgreSQL: https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -23,11 +23,11 @@ UNAVAILABLE_CLASSES = ("08", "53", "57")
 
 
 def connect_to(prefix: str, database: DatabaseSettings, pool_size: int) -> Engine:
-    """An engine with up to `pool_size` connections, one a request served at once, and two to spare.
+    """Returns an engine with up to `pool_size` connections, one per concurrent request, and two more at peaks.
 
-    Raises InvalidSettings naming the settings of `prefix` if there is neither a URL nor a complete instance.
+    Raises InvalidSettings, which names the settings of `prefix`, if there is neither a URL nor a complete instance.
     """
-    # Parameters stay out of error messages, and so out of the log: they are merchants' data.
+    # Parameters are merchants' data: they stay out of error messages, and so out of the log.
     options: dict[str, Any] = {
         "pool_size": pool_size,
         "max_overflow": 2,
@@ -38,17 +38,17 @@ def connect_to(prefix: str, database: DatabaseSettings, pool_size: int) -> Engin
     if database.url:
         url = make_url(database.url).set(drivername="postgresql+pg8000")
         arguments = {"timeout": SOCKET_TIMEOUT_SECONDS, "startup_params": startup}
-        return watched(create_engine(url, connect_args=arguments, **options))
+        return discard_broken_connections(create_engine(url, connect_args=arguments, **options))
     if not (database.instance and database.name and database.user):
         variables = (f"{prefix}_DATABASE_{field}" for field in ("URL", "INSTANCE", "NAME", "USER"))
         raise InvalidSettings("{} is not set; without it {}, {} and {} must be set.".format(*variables))
 
     from google.cloud.sql.connector import Connector
 
-    # Cloud Run freezes a process between requests: a background refresh would die, so tokens are made when needed.
+    # Cloud Run freezes a process between requests, which breaks a background refresh: tokens are fetched when needed.
     connector = Connector(refresh_strategy="lazy")
 
-    def connection() -> Any:
+    def connect() -> Any:
         login = {"password": database.password} if database.password else {"enable_iam_auth": True}
         return connector.connect(
             database.instance,
@@ -60,18 +60,18 @@ def connect_to(prefix: str, database: DatabaseSettings, pool_size: int) -> Engin
             **login,
         )
 
-    return watched(create_engine("postgresql+pg8000://", creator=connection, **options))
+    return discard_broken_connections(create_engine("postgresql+pg8000://", creator=connect, **options))
 
 
-def watched(engine: Engine) -> Engine:
-    """Throws away a connection on which anything but the server's own answer went wrong.
+def discard_broken_connections(engine: Engine) -> Engine:
+    """Makes the engine discard a connection after any error that is not a response of the server.
 
-    A value that pg8000 cannot encode is found after half of the statement is sent: the next user of the connection
-    would get the answer to it.
+    pg8000 discovers that it cannot encode a value after half of the statement is sent: the next user of the connection
+    would receive the response to it.
     """
 
     @event.listens_for(engine, "handle_error")
-    def throw_away(context: ExceptionContext) -> None:
+    def discard(context: ExceptionContext) -> None:
         if not isinstance(context.original_exception, pg8000.Error):
             context.is_disconnect = True
             context.invalidate_pool_on_disconnect = False

@@ -1,4 +1,4 @@
-"""The mail service: hands over one mail, and says what is known of it afterwards."""
+"""The client of the email service: it sends one email, and says whether the service has it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ from shared.settings import Settings
 
 log = logging.getLogger(__name__)
 
-TIMEOUT_SECONDS = 30  # that the service may be silent; the SDK itself would wait for ever
-MAX_RETRY_AFTER_SECONDS = 24 * 3600  # a mail that is asked to wait longer is not a mail of today any more
+TIMEOUT_SECONDS = 30  # for each response; the SDK has no timeout of its own
+MAX_RETRY_AFTER_SECONDS = 24 * 3600  # the email of an order must not wait for longer than a day
 
 ACCEPTED = 202
-PROVES_NOTHING_WAS_TAKEN = (429, 503)  # too many requests; the API is not available
+# "Too many requests" and "service unavailable" prove that the service did not accept the email.
+NOT_ACCEPTED = (429, 503)
+
+MAX_MESSAGES_LENGTH = 1000  # characters of a rejection's messages: the reason stays readable
+MAX_BODY_LENGTH = 200  # characters of a rejection's body, if it has no messages
 
 
 class MailDeferred(Exception):
-    """The service certainly does not have the mail, and may take it later: after `retry_after_seconds`, if it said."""
+    """The service does not have the email and may accept it later: after `retry_after_seconds`, unless that is None."""
 
     def __init__(self, reason: str, retry_after_seconds: int | None = None) -> None:
         super().__init__(reason)
@@ -32,32 +36,32 @@ class MailDeferred(Exception):
 
 
 class MailRejected(Exception):
-    """The service certainly does not have the mail, and will never take it as it is. The text says what it said."""
+    """The service does not have the email and will never accept it. The text includes the service's own messages."""
 
 
 class MailStatusUnknown(Exception):
-    """The service may have the mail or not: it answered nothing that would tell."""
+    """The service may or may not have the email: there is no response, or one that does not prove either."""
 
 
 @dataclass(frozen=True)
 class File:
     """One attachment."""
 
-    name: str  # ASCII: the service does not encode it
+    name: str  # in ASCII: the service does not encode it
     content_type: str  # without parameters
     content: bytes
 
 
 @dataclass(frozen=True)
 class Mail:
-    """One mail. Names and subject are single lines."""
+    """One email. Names and subject are single lines."""
 
-    reference: str  # comes back with every event of this mail
+    reference: str  # every webhook event of this email repeats it
     sender_name: str
     reply_to: str
     recipient: str
-    recipient_name: str  # "" where it is not known
-    cc: tuple[str, ...]  # no address twice, the recipient's included
+    recipient_name: str  # "" if it is not known
+    cc: tuple[str, ...]  # each address once, and not the recipient's
     subject: str
     text: str
     html: str
@@ -65,10 +69,10 @@ class Mail:
 
 
 class Mailer:
-    """SendGrid's own client, with a time-out."""
+    """SendGrid's own client, with a timeout."""
 
     def __init__(self, settings: Settings) -> None:
-        """Connects to nothing yet. Raises InvalidSettings naming the settings that are missing."""
+        """Makes no connection yet. Raises InvalidSettings, which names the settings that are missing."""
         settings.require("sendgrid_api_key", "mail_from_address")
         from sendgrid import SendGridAPIClient
 
@@ -77,38 +81,38 @@ class Mailer:
         self._from_address = settings.mail_from_address
 
     def send(self, mail: Mail) -> str:
-        """Hands `mail` over once and returns the id that the service gave it.
+        """Sends `mail` once and returns the message id that the service gave it.
 
-        Raises MailDeferred, MailRejected, or MailStatusUnknown. Any other exception is raised before the mail is sent.
+        Raises MailDeferred, MailRejected or MailStatusUnknown. Any other exception is raised before the email is sent.
         """
         from python_http_client.exceptions import HTTPError
 
         request = self._request(mail)
         try:
             response = self._sdk.send(request)
-        except HTTPError as answer:
-            raise meaning_of(answer.status_code, answer.headers or {}, answer.body or b"") from answer
+        except HTTPError as error:
+            raise interpret_response(error.status_code, error.headers or {}, error.body or b"") from error
         except Exception as error:
-            if was_never_connected(error):
-                raise MailDeferred("The mail service cannot be reached.") from error
-            raise MailStatusUnknown(f"The mail service gave no answer ({type(error).__name__}).") from error
+            if is_connection_refused(error):
+                raise MailDeferred("The email service cannot be reached.") from error
+            raise MailStatusUnknown(f"The email service did not respond ({type(error).__name__}).") from error
         if response.status_code != ACCEPTED:
-            raise MailStatusUnknown(f"The mail service gave an answer that is not expected ({response.status_code}).")
+            raise MailStatusUnknown(f"The email service gave an unexpected response ({response.status_code}).")
         return str(response.headers.get("X-Message-Id", ""))
 
     def _request(self, mail: Mail) -> dict[str, Any]:
-        """https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send .
+        """Builds the request: https://www.twilio.com/docs/sendgrid/api-reference/mail-send/mail-send .
 
-        Written out: the SDK's own classes refuse every text that looks like one of its keys.
+        It does not use the SDK's own classes: they refuse every text that looks like one of SendGrid's API keys.
         """
         recipient = {"email": mail.recipient}
         if name := without_separators(mail.recipient_name):
             recipient["name"] = name
-        people: dict[str, Any] = {"to": [recipient]}
+        personalization: dict[str, Any] = {"to": [recipient]}
         if mail.cc:
-            people["cc"] = [{"email": address} for address in mail.cc]
+            personalization["cc"] = [{"email": address} for address in mail.cc]
         return {
-            "personalizations": [people],
+            "personalizations": [personalization],
             "from": {"email": self._from_address, "name": mail.sender_name},
             "reply_to": {"email": mail.reply_to, "name": mail.sender_name},
             "subject": mail.subject,
@@ -123,34 +127,33 @@ class Mailer:
                 for file in mail.files
             ],
             "custom_args": {"send_uuid": mail.reference},
-            # A business letter: no links of the mail service in place of ours, no picture that counts who reads it.
+            # This is business correspondence: its links stay as they are, and no hidden picture reports who opens it.
             "tracking_settings": {"click_tracking": {"enable": False}, "open_tracking": {"enable": False}},
         }
 
 
 def without_separators(name: str) -> str:
-    """The service takes no comma and no semicolon in the name of somebody who gets a mail."""
+    """Replaces commas and semicolons, which the service refuses in the name of a recipient."""
     return " ".join(name.replace(",", " ").replace(";", " ").split())
 
 
-def was_never_connected(error: Exception) -> bool:
-    """Whether no byte of the mail can have left: nobody listens there, or there is no such host."""
+def is_connection_refused(error: Exception) -> bool:
+    """Whether no byte of the email can have been sent: the host refused the connection or does not exist."""
     return isinstance(getattr(error, "reason", error), (ConnectionRefusedError, socket.gaierror))
 
 
-def meaning_of(status: int, headers: Mapping[str, str], body: bytes) -> Exception:
-    """What an answer other than yes says about the mail."""
-    if status in PROVES_NOTHING_WAS_TAKEN:
-        return MailDeferred(
-            f"The mail service is busy ({status}).", retry_after_seconds(headers.get("Retry-After", ""))
-        )
+def interpret_response(status: int, headers: Mapping[str, str], body: bytes) -> Exception:
+    """Returns the exception that says what a response other than 202 means for the email."""
+    if status in NOT_ACCEPTED:
+        retry_after_seconds = parse_retry_after(headers.get("Retry-After", ""))
+        return MailDeferred(f"The email service is busy ({status}).", retry_after_seconds)
     if 400 <= status < 500:
-        return MailRejected(f"The mail service refused the mail ({status}): {said(body)}")
-    return MailStatusUnknown(f"The mail service failed ({status}).")
+        return MailRejected(f"The email service refused the email ({status}): {extract_messages(body)}")
+    return MailStatusUnknown(f"The email service failed ({status}).")
 
 
-def retry_after_seconds(value: str) -> int | None:
-    """A Retry-After header, seconds or a date, as seconds from now; None where it says nothing.
+def parse_retry_after(value: str) -> int | None:
+    """Returns a Retry-After header, which is a number of seconds or a date, as seconds from now. None: it is invalid.
 
     https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
     """
@@ -158,19 +161,19 @@ def retry_after_seconds(value: str) -> int | None:
         seconds = int(value)
     except ValueError:
         try:
-            moment = parsedate_to_datetime(value)
+            date = parsedate_to_datetime(value)
         except ValueError:
             return None
-        seconds = round((moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+        seconds = round((date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
     return min(max(seconds, 0), MAX_RETRY_AFTER_SECONDS)
 
 
-def said(body: bytes) -> str:
-    """The sentences in a refusal, or as much of it as can be shown."""
+def extract_messages(body: bytes) -> str:
+    """Returns the messages in the body of a rejection, or the start of the body if it has none."""
     try:
         errors = json.loads(body)["errors"]
         return " ".join(
             f"{error['message']}" + (f" ({error['field']})" if error.get("field") else "") for error in errors
-        )[:1000]
+        )[:MAX_MESSAGES_LENGTH]
     except (ValueError, KeyError, TypeError, AttributeError):
-        return body.decode("utf-8", "replace")[:200] or "it said no more."
+        return body.decode("utf-8", "replace")[:MAX_BODY_LENGTH] or "it gave no reason."

@@ -1,1 +1,1 @@
-"""The tables of the three databases, one module a database."""
+"""The tables of the three databases, one module per database."""

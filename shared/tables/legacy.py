@@ -1,4 +1,4 @@
-"""The legacy database: the old platform's copy of the products. A reference schema for local stack and tests."""
+"""The legacy database: the old platform's copy of the products. The reference schema for local stack and tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The product database: the platform's tables, which we read and write but do not own, and two tables of ours in it.
+"""The product database: the platform's tables, which this project reads and writes, and two tables of our own.
 
 The platform's tables are a reference schema for the local stack and the tests; only ours have migrations in
 infra/migrations/product.
@@ -40,12 +40,14 @@ import_outcomes = Table(
     Column("webshop_uuid", Uuid, nullable=False),
     Column("updated", Integer, nullable=False),
     Column("unchanged", Integer, nullable=False),
-    Column("refused", JSONB, nullable=False),  # list of shared.messages.RefusedRow
+    Column("refused", JSONB, nullable=False),  # a list of shared.messages.RefusedRow
     Column("identifiers", JSONB, nullable=False),  # of the products that changed
     Column("applied_at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
     Column("mirrored_at", DateTime(timezone=True)),
     PrimaryKeyConstraint("import_uuid", "run", "first_row", name=PRIMARY_KEY_OF_OUTCOMES),
-    Column("mirror_due_at", DateTime(timezone=True), nullable=False),  # what is not mirrored then, sweep sends again
+    Column(
+        "mirror_due_at", DateTime(timezone=True), nullable=False
+    ),  # if it is not mirrored by then, sweep sends it again
     Index("import_outcomes_to_mirror", "mirror_due_at", postgresql_where=text("mirrored_at is null")),
     Index("import_outcomes_by_age", "applied_at", postgresql_using="brin"),
 )

@@ -1,4 +1,4 @@
-"""The service database: this project's own tables. Alembic's migrations in infra/migrations/service make them."""
+"""The service database: this project's own tables. The migrations in infra/migrations/service create them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ UNSENT = "status in ('PENDING', 'FILES_READY', 'SENDING')"
 
 
 def timestamp(name: str, **options: object) -> Column[object]:
-    """A point in time, with its zone."""
-    return Column(name, DateTime(timezone=True), **options)  # type: ignore[arg-type]  # options are Column's own
+    """Returns a column for a point in time, with its time zone."""
+    return Column(name, DateTime(timezone=True), **options)  # type: ignore[arg-type]  # Column's own options
 
 
 imports = Table(
@@ -36,22 +36,24 @@ imports = Table(
     metadata,
     Column("uuid", Uuid, primary_key=True),
     Column("webshop_uuid", Uuid, nullable=False),
-    Column("user_uuid", Uuid),  # null: the file came without a valid one, and the import failed for it
+    Column("user_uuid", Uuid),  # null: the file had no valid one, and the import failed
     Column("file_name", Text, nullable=False),
     Column("object_path", Text, nullable=False),
-    Column("generation", BigInteger, nullable=False),  # of the object; a later one is another file
+    Column("generation", BigInteger, nullable=False),  # of the object; a later generation is another file
     Column("size_bytes", BigInteger, nullable=False),
     Column("operation", Text, nullable=False),
     Column("on_error", Text, nullable=False),
     Column("status", Text, nullable=False),
     Column("reason", Text, nullable=False, server_default=""),
-    Column("run", Integer, nullable=False, server_default="1"),  # goes up by the merchant's retry only
-    Column("token", Integer, nullable=False, server_default="0"),  # goes up at each claim, final state and retry
+    Column("run", Integer, nullable=False, server_default="1"),  # rises only when the merchant retries
+    Column(
+        "token", Integer, nullable=False, server_default="0"
+    ),  # the fencing token: rises with each claim, final state and retry
     Column("claims", Integer, nullable=False, server_default="0"),  # claims in a row without progress
-    timestamp("lease_until"),  # who holds the token works on it until then
-    timestamp("wake_at", nullable=False, server_default=text("clock_timestamp()")),  # sweep triggers it from then on
+    timestamp("lease_until"),  # until then the worker with the token has the claim
+    timestamp("wake_at", nullable=False, server_default=text("clock_timestamp()")),  # from then on sweep requeues it
     Column("processing_step", Text, nullable=False, server_default="VALIDATE"),
-    Column("processing_offset", Integer, nullable=False, server_default="0"),  # data rows dealt with
+    Column("processing_offset", Integer, nullable=False, server_default="0"),  # data rows processed
     Column("encoding", Text, nullable=False, server_default=""),
     Column("delimiter", Text, nullable=False, server_default=""),
     Column("skipped_columns", ARRAY(Text), nullable=False, server_default="{}"),
@@ -78,7 +80,7 @@ import_batches = Table(
     Column("run", Integer, nullable=False),
     Column("first_row", Integer, nullable=False),
     Column("size", Integer, nullable=False),  # rows
-    Column("row_numbers", INT4MULTIRANGE, nullable=False),  # which rows: refused and blank ones lie between them
+    Column("row_numbers", INT4MULTIRANGE, nullable=False),  # refused and blank rows are left out
     Column("updated", Integer),  # null until its result is stored
     Column("unchanged", Integer),
     Column("failed", Integer),
@@ -92,7 +94,7 @@ import_refused_rows = Table(
     Column("import_uuid", Uuid, ForeignKey("imports.uuid", ondelete="CASCADE"), nullable=False),
     Column("run", Integer, nullable=False),
     Column("row_number", Integer, nullable=False),
-    Column("errors", JSONB, nullable=False),  # list of shared.messages.CellError
+    Column("errors", JSONB, nullable=False),  # a list of shared.messages.CellError
     PrimaryKeyConstraint("import_uuid", "run", "row_number"),
 )
 
@@ -105,21 +107,25 @@ exports = Table(
     Column("name", Text, nullable=False),  # of the file, safe for a path
     Column("source", Text, nullable=False),
     Column("file_type", Text, nullable=False),
-    Column("request", Text, nullable=False),  # functions.exports.requests.CreateExport as JSON; jsonb takes no \u0000
+    Column(
+        "request", Text, nullable=False
+    ),  # functions.exports.requests.CreateExport as JSON; jsonb cannot store \u0000
     Column("idempotency_key", Text),
     Column("status", Text, nullable=False, server_default="PENDING"),
-    # Goes up at each claim: it is the lease's token, the folder of the file, and what giving up counts.
+    # Rises with each claim: the fencing token, the name of the file's folder, and the count that ends the retries.
     Column("attempts", Integer, nullable=False, server_default="0"),
-    timestamp("lease_until"),  # who made the last claim works on it until then
-    timestamp("wake_at", nullable=False, server_default=text("clock_timestamp()")),  # sweep asks for it from then on
+    timestamp("lease_until"),  # until then the worker of the last claim has it
+    timestamp("wake_at", nullable=False, server_default=text("clock_timestamp()")),  # from then on sweep requeues it
     Column("progress_rows", Integer, nullable=False, server_default="0"),
     Column("rows", Integer),  # null until it is completed
     Column("size_bytes", BigInteger),
-    Column("file_uri", Text),  # null: there is no file, not yet or not any more
+    Column("file_uri", Text),  # null: there is no file yet, or it was deleted
     Column("error", Text, nullable=False, server_default=""),
-    Column("version", Integer, nullable=False, server_default="1"),  # goes up with each change of the history's fields
-    timestamp("history_due_at", server_default=text("clock_timestamp()")),  # null: the history has this version
-    timestamp("tidy_at"),  # from then on sweep removes the objects of this export that it does not need
+    Column(
+        "version", Integer, nullable=False, server_default="1"
+    ),  # rises with each change of the fields in the history
+    timestamp("history_due_at", server_default=text("clock_timestamp()")),  # null: the history is up to date
+    timestamp("tidy_at"),  # from then on sweep deletes the objects of this export that are not needed
     timestamp("created_at", nullable=False, server_default=text("clock_timestamp()")),
     timestamp("updated_at", nullable=False, server_default=text("clock_timestamp()")),
     timestamp("deleted_at"),
@@ -157,7 +163,7 @@ export_history = Table(
     Column("user_uuid", Uuid, nullable=False),
     Column("source", Text, nullable=False),
     Column("file_uri", Text),
-    Column("version", Integer, nullable=False),  # of the export's row; a lower one never writes over a higher one
+    Column("version", Integer, nullable=False),  # of the export's row; a lower version never replaces a higher one
     Index("export_history_newest_first", "webshop_uuid", "created_at", "uuid"),
 )
 
@@ -172,22 +178,22 @@ buy_order_export_settings = Table(
 buy_order_sends = Table(
     "buy_order_sends",
     metadata,
-    Column("uuid", Uuid, primary_key=True),  # chosen by who asked for the mail: the same one again is the same mail
+    Column("uuid", Uuid, primary_key=True),  # chosen by the sender: a repeated uuid is the same delivery
     Column("webshop_uuid", Uuid, nullable=False),
     Column("buy_order_uuid", Uuid, nullable=False),
-    Column("user_uuid", Uuid),  # null: another service asked for it
+    Column("user_uuid", Uuid),  # null: another service requested it
     Column("request", Text, nullable=False),  # shared.messages.BuyOrderEmail as JSON
     Column("idempotency_key", Text),
-    Column("recipient", Text),  # null until it is known: then it is the supplier's, read when the mail is made
+    Column("recipient", Text),  # null: the supplier's, which is read when the email is rendered
     Column("status", Text, nullable=False, server_default="PENDING"),
     Column("reason", Text, nullable=False, server_default=""),
-    # Goes up at each claim: it is the lease's token, the folder of the files, and what giving up counts.
+    # Rises with each claim: the fencing token, the name of the files' folder, and the count that ends the retries.
     Column("attempts", Integer, nullable=False, server_default="0"),
-    timestamp("lease_until"),  # nobody else may claim it until then
-    timestamp("wake_at", nullable=False, server_default=text("clock_timestamp()")),  # sweep asks for it from then on
-    Column("file_uris", ARRAY(Text), nullable=False, server_default="{}"),  # of the three files, while they are kept
-    Column("message_id", Text),  # that the mail service gave it
-    timestamp("tidy_at"),  # from then on sweep removes the objects of this send that it does not need
+    timestamp("lease_until"),  # until then no other worker may claim it
+    timestamp("wake_at", nullable=False, server_default=text("clock_timestamp()")),  # from then on sweep requeues it
+    Column("file_uris", ARRAY(Text), nullable=False, server_default="{}"),  # of the three files, until they are deleted
+    Column("message_id", Text),  # given by the email service
+    timestamp("tidy_at"),  # from then on sweep deletes the objects of this delivery that are not needed
     timestamp("created_at", nullable=False, server_default=text("clock_timestamp()")),
     timestamp("updated_at", nullable=False, server_default=text("clock_timestamp()")),
     timestamp("finished_at"),
@@ -212,11 +218,11 @@ buy_order_sends = Table(
 buy_order_send_events = Table(
     "buy_order_send_events",
     metadata,
-    Column("id", Text, primary_key=True),  # that the mail service gave it: it reports some events more than once
+    Column("id", Text, primary_key=True),  # given by the email service, which reports some events more than once
     Column("send_uuid", Uuid, ForeignKey("buy_order_sends.uuid", ondelete="CASCADE"), nullable=False),
     Column("event", Text, nullable=False),  # "delivered", "bounced", "dropped", "deferred" and so on
-    Column("recipient", Text, nullable=False),  # of this event: each address of a mail has its own
-    Column("reason", Text, nullable=False),  # what the other mail server said
+    Column("recipient", Text, nullable=False),  # of this event: each address of an email has its own events
+    Column("reason", Text, nullable=False),  # given by the receiving mail server
     timestamp("occurred_at", nullable=False),
     Index("buy_order_send_events_of_send", "send_uuid", "occurred_at"),
 )

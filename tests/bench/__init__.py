@@ -1,1 +1,1 @@
-"""Benchmarks: each figure is a ratio to a reference measured in the same run, or is printed beside one."""
+"""Benchmarks. Each figure is a ratio to a reference measured in the same run, or is printed beside such a ratio."""

@@ -1,4 +1,6 @@
-"""Measures the goals: `make bench` prints a table and writes `.local/bench.json`. A goal that is not met exits 1."""
+"""Measures the goals: `make bench` prints a table and writes `.local/bench.json`. Exits 1 if a goal is not met."""
+
+from __future__ import annotations
 
 import argparse
 import importlib
@@ -6,6 +8,7 @@ import json
 import pkgutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import tests.bench
 
@@ -13,17 +16,17 @@ RESULTS = Path(".local/bench.json")
 
 
 def main() -> int:
-    """Runs the parts that are asked for, or all."""
+    """Measures the parts that the command line names, by default all."""
     parts = sorted(module.name for module in pkgutil.iter_modules(tests.bench.__path__) if module.name != "__main__")
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of: {', '.join(parts)}; none means all")
-    wanted = parser.parse_args().parts or parts
-    if unknown := sorted(set(wanted) - set(parts)):
-        parser.error(f"there is no part {', '.join(unknown)}; there are: {', '.join(parts)}")
-    figures = {}
-    for part in wanted:
-        print(f"{part} …", file=sys.stderr, flush=True)
-        figures |= importlib.import_module(f"tests.bench.{part}").measure()
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"any of: {', '.join(parts)}; by default all")
+    names = parser.parse_args().parts or parts
+    if unknown := sorted(set(names) - set(parts)):
+        parser.error(f"unknown: {', '.join(unknown)}; the parts are: {', '.join(parts)}")
+    figures: dict[str, dict[str, Any]] = {}
+    for name in names:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        figures |= importlib.import_module(f"tests.bench.{name}").measure()
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(figures, indent=2) + "\n")
     for name, figure in figures.items():

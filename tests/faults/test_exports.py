@@ -434,6 +434,6 @@ def test_a_request_that_has_become_invalid_fails_at_once(exports: ExportsWorld) 
     export = exports.get(export_uuid)
     assert export["status"] == "FAILED"
     assert "users" in export["error"]
-    assert len(exports.dead_letters.letters) == 1
+    assert len(exports.dead_letters.messages) == 1
     exports.recover()
     exports.assert_settled()

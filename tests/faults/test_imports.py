@@ -1,11 +1,14 @@
-"""Imports under fire: killed at any call, delivered twice, late, at once, out of order, or never.
+"""Imports under faults: killed at any call; messages delivered twice, late, at once, out of order, or never.
 
-Whatever happens, the import reaches its right final state, each row is applied once, the ledger balances, and the
-legacy database comes to equal the product database.
+Whatever happens, the import reaches the right final state, each row is applied once, the ledger balances, and the
+legacy database becomes equal to the product database.
 """
+
+from __future__ import annotations
 
 import random
 from collections import deque
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,12 +17,19 @@ from functions.imports.states import Status
 from shared.errors import NothingToDo
 from shared.leases import LEASE_SECONDS
 from shared.messages import BatchApplied, ImportBatch, ImportTrigger, ProductsUpdated
-from tests.world import Killed, World, ledger, table
+from tests.world import Killed, ledger, table
 
-# To the outside, from the event to the last mirror of the file below: commits, reads, sends. Counted, not guessed.
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from uuid import UUID
+
+    from shared.messages import Message
+    from tests.world import World
+
+# Calls to the outside (commits, reads, sends) from the event to the last mirroring of the file below; counted.
 CALLS_OF_AN_IMPORT = 30
 
-MIRRORED = "name, sku_code, ean_code, article_code, price, stock_on_hand, minimum_stock, maximum_stock, status"
+MIRRORED_COLUMNS = "name, sku_code, ean_code, article_code, price, stock_on_hand, minimum_stock, maximum_stock, status"
 
 
 @pytest.fixture
@@ -31,36 +41,37 @@ def file(world: World) -> str:
     return table([["identifier", "price", "stock_on_hand"], *rows])
 
 
-def assert_applied(world: World, import_uuid) -> None:
-    """The import ended as an undisturbed one does, and everything stands where it should."""
-    found = world.find(import_uuid)
-    assert (found.status, ledger(found)) == (Status.COMPLETED_WITH_ERRORS, (1200, 1198, 0, 2)), found.reason
+def assert_applied(world: World, import_uuid: UUID) -> None:
+    """Checks that the import ended as one without faults does, in all databases."""
+    ended = world.find(import_uuid)
+    assert (ended.status, ledger(ended)) == (Status.COMPLETED_WITH_ERRORS, (1200, 1198, 0, 2)), ended.reason
     assert set(world.errors(import_uuid)) == {12, 602}
     products = world.products("price, stock_on_hand")
     for number, identifier in enumerate(world.identifiers(1200)):
         if number not in (10, 600):
             assert [float(value) for value in products[identifier]] == [number + 0.25, number]
     assert_mirrored(world)
-    applied = world.rows(
+    updated = world.rows(
         "product",
         "select sum(updated) from import_outcomes where import_uuid = :i and run = :r",
         i=import_uuid,
-        r=found.run,
+        r=ended.run,
     )
-    assert applied == [(1198,)]
+    assert updated == [(1198,)]
 
 
 def assert_mirrored(world: World) -> None:
-    """Every product that an import changed is in the legacy database as it is in the product database."""
-    changed = {
-        row[0] for row in world.rows("product", "select jsonb_array_elements_text(identifiers) from import_outcomes")
+    """Checks that every product that an import changed is equal in the legacy and the product database."""
+    rows = world.rows("product", "select jsonb_array_elements_text(identifiers) from import_outcomes")
+    changed = {identifier for (identifier,) in rows}
+    products, mirrored = world.products(MIRRORED_COLUMNS), world.products(MIRRORED_COLUMNS, "legacy")
+    assert {identifier: products[identifier] for identifier in changed} == {
+        identifier: mirrored.get(identifier) for identifier in changed
     }
-    here, there = world.products(MIRRORED), world.products(MIRRORED, "legacy")
-    assert {i: here[i] for i in changed} == {i: there.get(i) for i in changed}
 
 
-def test_nothing_happens_to_an_undisturbed_import(world, file):
-    """What all other tests here come to, without a fault."""
+def test_an_import_without_faults_is_applied(world: World, file: str) -> None:
+    """Most other tests here end in this state too, in spite of a fault."""
     import_uuid = world.upload(file)
 
     world.deliver_upload(import_uuid)
@@ -70,8 +81,11 @@ def test_nothing_happens_to_an_undisturbed_import(world, file):
     assert world.boundaries.passed == CALLS_OF_AN_IMPORT
 
 
-def killed_at_each_call(world: World, deliver) -> int:
-    """Calls `deliver` with a kill at its first call to the outside, its second, …; returns how many kills it took."""
+def kill_at_each_call(world: World, deliver: Callable[[], object]) -> int:
+    """Repeats `deliver` with a kill at its first call to the outside, at its second, and so on, until it succeeds.
+
+    Returns the number of kills.
+    """
     for boundary in range(1, 200):
         world.kill_at(boundary)
         try:
@@ -81,19 +95,19 @@ def killed_at_each_call(world: World, deliver) -> int:
         finally:
             world.kill_at(0)
         return boundary - 1
-    raise AssertionError("never came through")
+    raise AssertionError("every delivery was killed")
 
 
 @pytest.mark.parametrize("boundary", range(1, CALLS_OF_AN_IMPORT + 1))
-def test_a_kill_at_any_call_is_recovered_from(world, file, boundary):
-    """One process dies at the n-th call to the outside, anywhere on the way; its delivery comes again."""
+def test_an_import_survives_a_kill_at_any_call(world: World, file: str, boundary: int) -> None:
+    """One process dies at the n-th call to the outside of the whole import. Its message is delivered again."""
     import_uuid = world.upload(file)
     world.kill_at(boundary)
-    deaths = 0
+    kills = 0
     try:
         world.deliver_upload(import_uuid)
     except Killed:
-        deaths += 1
+        kills += 1
         world.kill_at(0)
         world.deliver_upload(import_uuid)
     while world.broker.waiting:
@@ -101,7 +115,7 @@ def test_a_kill_at_any_call_is_recovered_from(world, file, boundary):
         try:
             world.deliver(message)
         except Killed:
-            deaths += 1
+            kills += 1
             world.kill_at(0)
             continue
         world.broker.waiting.popleft()
@@ -110,11 +124,11 @@ def test_a_kill_at_any_call_is_recovered_from(world, file, boundary):
     world.recover()
 
     assert_applied(world, import_uuid)
-    assert deaths == 1
+    assert kills == 1
 
 
-def test_every_message_delivered_twice(world, file):
-    """Pub/Sub promises at least once, not once."""
+def test_every_message_may_be_delivered_twice(world: World, file: str) -> None:
+    """Pub/Sub guarantees at least one delivery, not exactly one."""
     import_uuid = world.upload(file)
 
     world.deliver_upload(import_uuid)
@@ -124,7 +138,7 @@ def test_every_message_delivered_twice(world, file):
     assert_applied(world, import_uuid)
 
 
-def test_messages_in_reverse_order(world, file):
+def test_messages_may_arrive_in_reverse_order(world: World, file: str) -> None:
     """No step relies on order."""
     import_uuid = world.upload(file)
 
@@ -135,22 +149,22 @@ def test_messages_in_reverse_order(world, file):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_messages_in_any_order(world, file, seed):
-    """Nor on a particular disorder."""
-    chance = random.Random(seed)
+def test_messages_may_arrive_in_any_order(world: World, file: str, seed: int) -> None:
+    """A random order per seed; half of the seeds deliver every message twice."""
+    generator = random.Random(seed)
 
-    def any_of(waiting: deque):
-        waiting.rotate(chance.randrange(len(waiting)))
+    def pop_any(waiting: deque[Message]) -> Message:
+        waiting.rotate(generator.randrange(len(waiting)))
         return waiting.popleft()
 
     import_uuid = world.upload(file)
     world.deliver_upload(import_uuid)
-    world.run(order=any_of, twice=seed % 2 == 0)
+    world.run(order=pop_any, twice=seed % 2 == 0)
 
     assert_applied(world, import_uuid)
 
 
-def test_all_messages_of_a_kind_at_the_same_moment(world, file):
+def test_all_messages_of_a_kind_may_arrive_at_once(world: World, file: str) -> None:
     """Triggers, batches, results and mirror messages each arrive together, and each twice."""
     import_uuid = world.upload(file)
     world.at_once(lambda: world.deliver_upload(import_uuid), lambda: world.deliver_upload(import_uuid))
@@ -164,8 +178,8 @@ def test_all_messages_of_a_kind_at_the_same_moment(world, file):
     assert_applied(world, import_uuid)
 
 
-def test_the_last_two_results_at_the_same_moment(world, file):
-    """Two transactions that each add one of the last two results must not both miss the end."""
+def test_the_last_two_results_may_arrive_at_once(world: World, file: str) -> None:
+    """Two transactions that each store one of the last two results must not both miss that the import is done."""
     import_uuid = world.upload(file)
     world.deliver_upload(import_uuid)
     for kind in (ImportTrigger, ImportBatch):
@@ -177,13 +191,13 @@ def test_the_last_two_results_at_the_same_moment(world, file):
 
     world.at_once(lambda: world.deliver(last_but_one), lambda: world.deliver(last))
 
-    found = world.find(import_uuid)
-    assert (found.status, ledger(found)) == (Status.COMPLETED_WITH_ERRORS, (1200, 1198, 0, 2))
+    ended = world.find(import_uuid)
+    assert (ended.status, ledger(ended)) == (Status.COMPLETED_WITH_ERRORS, (1200, 1198, 0, 2))
 
 
 @pytest.mark.parametrize("kind", [ImportTrigger, ImportBatch, BatchApplied, ProductsUpdated])
-def test_a_message_lost_for_good(world, file, kind):
-    """Kafka and Pub/Sub lose nothing, until they do: sweep has it sent again."""
+def test_a_message_may_be_lost(world: World, file: str, kind: type[Message]) -> None:
+    """Sweep causes a lost message of any kind to be sent again."""
     import_uuid = world.upload(file)
     world.deliver_upload(import_uuid)
     while not (lost := world.broker.take(kind)):
@@ -195,8 +209,8 @@ def test_a_message_lost_for_good(world, file, kind):
     assert_applied(world, import_uuid)
 
 
-def test_a_storage_event_lost_for_good(world, file):
-    """The import exists when its file does, event or not."""
+def test_a_storage_event_may_be_lost(world: World, file: str) -> None:
+    """The import exists because its file exists."""
     import_uuid = world.upload(file)
 
     world.recover()
@@ -204,53 +218,53 @@ def test_a_storage_event_lost_for_good(world, file):
     assert_applied(world, import_uuid)
 
 
-def test_two_uploads_at_the_same_moment(world, file):
-    """One runs; the other says which one, and can be retried when it is done."""
+def test_of_two_uploads_at_once_one_runs_and_the_other_can_be_retried(world: World, file: str) -> None:
+    """The reason of the other import names the one that runs."""
     one, two = world.upload(file), world.upload(file)
 
     world.at_once(lambda: world.deliver_upload(one), lambda: world.deliver_upload(two))
-    states = {world.find(uuid).status: uuid for uuid in (one, two)}
-    winner, loser = states[Status.IN_QUEUE], states[Status.FAILED_UNEXPECTEDLY]
-    assert str(winner) in world.find(loser).reason
+    uuid_by_status = {world.find(uuid).status: uuid for uuid in (one, two)}
+    active, failed = uuid_by_status[Status.IN_QUEUE], uuid_by_status[Status.FAILED_UNEXPECTEDLY]
+    assert str(active) in world.find(failed).reason
     world.run()
-    assert_applied(world, winner)
+    assert_applied(world, active)
 
-    world.retry(loser)
+    world.retry(failed)
     world.run()
 
-    found = world.find(loser)
-    assert (found.status, ledger(found)) == (Status.COMPLETED_WITH_ERRORS, (1200, 0, 1198, 2))
+    retried = world.find(failed)
+    assert (retried.status, ledger(retried)) == (Status.COMPLETED_WITH_ERRORS, (1200, 0, 1198, 2))
 
 
-def test_a_claim_that_goes_stale_and_comes_back(world, file):
-    """A claimant sleeps through its lease in the middle of sending; the next does the work, and it is not undone."""
+def test_a_paused_worker_does_not_undo_the_work_of_the_next_one(world: World, file: str) -> None:
+    """A worker is paused while it sends, until its lease has ended. The next worker completes the import meanwhile."""
     import_uuid = world.upload(file)
     world.deliver_upload(import_uuid)
     (trigger,) = world.broker.take(ImportTrigger)
-    slept = []
+    paused: list[bool] = []
 
-    def sleep_through(messages) -> None:
-        if isinstance(messages[0], ImportBatch) and not slept:
-            slept.append(True)
+    def pause(messages: Sequence[Message]) -> None:
+        if isinstance(messages[0], ImportBatch) and not paused:
+            paused.append(True)
             world.let_time_pass()
             world.deliver(trigger)
             world.run()
             assert_applied(world, import_uuid)
 
-    world.broker.before_send = sleep_through
+    world.broker.before_send = pause
     world.deliver(trigger)
     world.recover()
 
-    assert slept
+    assert paused
     assert_applied(world, import_uuid)
 
 
-def test_giving_up_while_batches_are_on_their_way(world, file):
-    """Nothing is applied behind the final state; what was applied before it counts; a retry afterwards works."""
+def test_no_batch_is_applied_after_the_import_was_given_up(world: World, file: str) -> None:
+    """Rows that were applied before it count, and a retry works."""
     import_uuid = world.upload(file)
     world.deliver_upload(import_uuid)
     world.deliver(world.broker.waiting.popleft())
-    first, *late = world.broker.take(ImportBatch)
+    first, *late_batches = world.broker.take(ImportBatch)
     world.deliver(first)
     world.broker.take(BatchApplied)
     for _ in range(11):
@@ -258,28 +272,28 @@ def test_giving_up_while_batches_are_on_their_way(world, file):
         world.sweep()
         for trigger in world.broker.take(ImportTrigger):
             world.deliver(trigger)
-        late += world.broker.take(ImportBatch)
+        late_batches += world.broker.take(ImportBatch)
 
-    found = world.find(import_uuid)
-    assert found.status == Status.FAILED_UNEXPECTEDLY
-    assert "gave up" in found.reason
-    assert ledger(found) == (1200, 500, 0, 700)
+    given_up = world.find(import_uuid)
+    assert given_up.status == Status.FAILED_UNEXPECTEDLY
+    assert "gave up" in given_up.reason
+    assert ledger(given_up) == (1200, 500, 0, 700)
     before = world.products("price")
-    for batch in late:
+    for batch in late_batches:
         assert world.deliver(batch) == 200
     assert world.products("price") == before
     assert ledger(world.find(import_uuid)) == (1200, 500, 0, 700)
 
     world.retry(import_uuid)
     world.recover()
-    found = world.find(import_uuid)
-    assert (found.status, ledger(found)) == (Status.COMPLETED_WITH_ERRORS, (1200, 698, 500, 2))
+    retried = world.find(import_uuid)
+    assert (retried.status, ledger(retried)) == (Status.COMPLETED_WITH_ERRORS, (1200, 698, 500, 2))
     assert_mirrored(world)
 
 
-@pytest.mark.parametrize("gone", [True, False], ids=["removed", "replaced"])
-def test_a_file_gone_while_batches_are_on_their_way(world, file, gone):
-    """The import says what happened to its file; batches that arrive afterwards are not applied."""
+@pytest.mark.parametrize("is_removed", [pytest.param(True, id="removed"), pytest.param(False, id="replaced")])
+def test_a_file_that_is_lost_while_batches_wait_fails_the_import(world: World, file: str, is_removed: bool) -> None:
+    """The reason says what happened to the file. Batches that arrive afterwards are not applied."""
     import_uuid = world.upload(file)
     world.deliver_upload(import_uuid)
     world.deliver(world.broker.waiting.popleft())
@@ -287,17 +301,17 @@ def test_a_file_gone_while_batches_are_on_their_way(world, file, gone):
     world.deliver(batches[0])
     world.broker.waiting.clear()
     (stored,) = world.bucket.list("imports/")
-    if gone:
+    if is_removed:
         world.bucket.remove(stored.path)
     else:
         world.put(import_uuid, "identifier,price\r\nother,1\r\n")
 
     world.recover()
 
-    found = world.find(import_uuid)
-    assert found.status == Status.FAILED_UNEXPECTEDLY
-    assert "products.csv" in found.reason
-    assert ledger(found) == (1200, 500, 0, 700)
+    ended = world.find(import_uuid)
+    assert ended.status == Status.FAILED_UNEXPECTEDLY
+    assert "products.csv" in ended.reason
+    assert ledger(ended) == (1200, 500, 0, 700)
     before = world.products("price")
     for batch in batches[1:]:
         world.deliver(batch)
@@ -305,8 +319,8 @@ def test_a_file_gone_while_batches_are_on_their_way(world, file, gone):
     assert_mirrored(world)
 
 
-def test_closing_follows_the_ledger_when_all_was_applied(world, file):
-    """All batches were applied, every result was lost, then the file: nothing was left undone, so it is no failure."""
+def test_an_import_whose_rows_were_all_applied_does_not_fail_without_its_file(world: World, file: str) -> None:
+    """All batches were applied, then every result and the file were lost: the ledger shows that nothing is missing."""
     import_uuid = world.upload(file)
     world.deliver_upload(import_uuid)
     for kind in (ImportTrigger, ImportBatch):
@@ -321,8 +335,8 @@ def test_closing_follows_the_ledger_when_all_was_applied(world, file):
     assert_applied(world, import_uuid)
 
 
-def test_killed_while_closing(world, file):
-    """Between the closed gate and the final state the process dies: the next claimant goes on with the same reason."""
+def test_a_kill_while_an_import_is_closed_keeps_its_reason(world: World, file: str) -> None:
+    """The process dies between the closed gate and the final state. The next worker writes the same reason."""
     import_uuid = world.upload(file)
     world.deliver_upload(import_uuid)
     world.deliver(world.broker.waiting.popleft())
@@ -335,74 +349,65 @@ def test_killed_while_closing(world, file):
         world.let_time_pass()
         world.deliver(trigger)
 
-    deaths = killed_at_each_call(world, claim_again)
+    kills = kill_at_each_call(world, claim_again)
     world.recover()
 
-    assert deaths > 0
-    found = world.find(import_uuid)
-    assert (found.status, ledger(found)) == (Status.FAILED_UNEXPECTEDLY, (1200, 0, 0, 1200))
-    assert "gone" in found.reason
+    assert kills > 0
+    ended = world.find(import_uuid)
+    assert (ended.status, ledger(ended)) == (Status.FAILED_UNEXPECTEDLY, (1200, 0, 0, 1200))
+    assert "gone" in ended.reason
 
 
-def test_a_claimant_that_lost_its_lease_closes_nothing(world, file):
-    """It gives up on an import that somebody else brings to a good end: its words come too late."""
+def test_a_worker_that_lost_its_lease_cannot_close_the_import(world: World, file: str) -> None:
+    """It wants to fail an import that the next worker completes."""
     import_uuid = world.upload(file)
     world.deliver_upload(import_uuid)
     (trigger,) = world.broker.take(ImportTrigger)
-    with world.looking["service"].begin() as service:
-        stale = jobs.claim_import(service, trigger)
+    with world.looking["service"].begin() as conn:
+        lost_claim = jobs.claim_import(conn, trigger)
     world.let_time_pass()
     world.deliver(trigger)
 
     with pytest.raises(NothingToDo):
-        closing.close_import(world.service, world.product, stale, "stale words")
+        closing.close_import(world.service, world.product, lost_claim, "of the lost claim")
     world.recover()
 
     assert_applied(world, import_uuid)
 
 
-def test_a_long_queue_is_waited_for(world, file):
-    """Batches that only wait are sent again less and less often, not given up on in minutes."""
+def test_an_import_waits_longer_with_every_claim_for_batches_in_a_queue(world: World, file: str) -> None:
+    """The batches are only late: they are sent again less and less often, and the import is not given up soon."""
     import_uuid = world.upload(file)
     world.deliver_upload(import_uuid)
-    leases_seconds = []
+    lease_seconds = []
     for _ in range(4):
         world.deliver(world.broker.take(ImportTrigger)[-1])
         ((seconds,),) = world.rows("service", "select extract(epoch from lease_until - clock_timestamp()) from imports")
-        leases_seconds.append(round(float(seconds), -1))
+        lease_seconds.append(round(float(seconds), -1))
         world.let_time_pass()
         world.sweep()
 
-    assert leases_seconds == [LEASE_SECONDS, LEASE_SECONDS, 2 * LEASE_SECONDS, 3 * LEASE_SECONDS]
+    assert lease_seconds == [LEASE_SECONDS, LEASE_SECONDS, 2 * LEASE_SECONDS, 3 * LEASE_SECONDS]
 
 
-def test_a_retry_while_an_old_claimant_wakes_up(world, file):
-    """What the old run still sends and writes is fenced off; the new run is applied whole."""
+def test_a_paused_worker_of_an_old_run_does_not_disturb_a_retry(world: World, file: str) -> None:
+    """The old run's batches and writes have no effect. The new run is applied completely."""
     import_uuid = world.upload(file)
     world.deliver_upload(import_uuid)
     (trigger,) = world.broker.take(ImportTrigger)
-    old_batches = []
+    old_batches: list[Sequence[Message]] = []
 
-    def sleep_through(messages) -> None:
+    def pause(messages: Sequence[Message]) -> None:
         if isinstance(messages[0], ImportBatch) and not old_batches:
             old_batches.append(messages)
             world.let_time_pass()
-            with world.looking["service"].begin() as service:
-                jobs.finish_import(
-                    service,
-                    import_uuid,
-                    1,
-                    Status.FAILED_UNEXPECTEDLY,
-                    "for the test",
-                    total_rows=0,
-                    updated_rows=0,
-                    unchanged_rows=0,
-                    failed_rows=0,
-                )
+            with world.looking["service"].begin() as conn:
+                no_rows = dict.fromkeys(("total_rows", "updated_rows", "unchanged_rows", "failed_rows"), 0)
+                jobs.finish_import(conn, import_uuid, 1, Status.FAILED_UNEXPECTEDLY, "for the test", **no_rows)
             world.retry(import_uuid)
             world.deliver(world.broker.take(ImportTrigger)[0])
 
-    world.broker.before_send = sleep_through
+    world.broker.before_send = pause
     world.deliver(trigger)
     world.recover()
 
@@ -411,11 +416,11 @@ def test_a_retry_while_an_old_claimant_wakes_up(world, file):
     assert_applied(world, import_uuid)
 
 
-def test_an_older_change_reaches_the_mirror_after_a_newer_one(world):
-    """The mirror writes what the products are, not what a message says they were."""
+def test_an_older_change_that_is_mirrored_last_does_not_overwrite_a_newer_one(world: World) -> None:
+    """The mirror writes the products as they are now, and not as they were when the message was sent."""
     (identifier,) = world.identifiers(1)
-    older = world.import_and_hold(table([["identifier", "price"], [identifier, "1"]]))
-    newer = world.import_and_hold(table([["identifier", "price"], [identifier, "2"]]))
+    older = world.import_without_mirror(table([["identifier", "price"], [identifier, "1"]]))
+    newer = world.import_without_mirror(table([["identifier", "price"], [identifier, "2"]]))
 
     for message in (*newer, *older):
         world.deliver(message)
@@ -424,8 +429,8 @@ def test_an_older_change_reaches_the_mirror_after_a_newer_one(world):
     assert_mirrored(world)
 
 
-def test_a_broker_that_is_down_costs_time_and_nothing_else(world, file):
-    """Sends fail for a while: claims and outcomes stand, and everything is sent once the broker is back."""
+def test_an_import_survives_a_broker_that_is_down(world: World, file: str) -> None:
+    """Sends fail for a while. Committed rows stay, and every message is sent once the broker is back."""
     import_uuid = world.upload(file)
     world.broker.down = True
     assert world.deliver_upload(import_uuid) == 503
@@ -437,12 +442,12 @@ def test_a_broker_that_is_down_costs_time_and_nothing_else(world, file):
     assert_applied(world, import_uuid)
 
 
-def test_a_poison_message_is_put_aside_once(world):
-    """What is no message is dead-lettered with its topic and the reason, and answered with success."""
+def test_an_invalid_message_becomes_one_dead_letter(world: World) -> None:
+    """The dead letter has the topic and the reason. The push is answered with 200, so that it is not repeated."""
     status = world.push_bytes(ImportBatch, b'{"webshop_uuid": "no"}')
 
     assert status == 200
-    (letter,) = world.dead_letters.letters
+    (letter,) = world.dead_letters.messages
     assert (letter.topic, letter.attributes["topic"]) == ("dead-letters", "webshop.products.import")
     assert "webshop_uuid" in letter.attributes["reason"]
     assert letter.data == b'{"webshop_uuid": "no"}'

@@ -1,4 +1,6 @@
-"""An identity provider for the HTTP functions: real keys, real tokens, the key set over real HTTP."""
+"""An identity provider for the HTTP functions: real keys, real tokens, and a key set that is served over HTTP."""
+
+from __future__ import annotations
 
 import json
 import threading
@@ -10,6 +12,7 @@ from uuid import UUID
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from flask.testing import FlaskClient
 from jwt.algorithms import RSAAlgorithm
 
 from shared.settings import settings
@@ -24,8 +27,8 @@ def signing_key() -> rsa.RSAPrivateKey:
 
 
 @pytest.fixture(scope="session")
-def jwks_url(signing_key) -> Iterator[str]:
-    """Serves the key set while the session lasts."""
+def jwks_url(signing_key: rsa.RSAPrivateKey) -> Iterator[str]:
+    """The address of the key set, which is served during the session."""
     key = {**RSAAlgorithm.to_jwk(signing_key.public_key(), as_dict=True), "kid": "test", "use": "sig", "alg": "RS256"}
 
     class KeySet(BaseHTTPRequestHandler):
@@ -47,28 +50,30 @@ def jwks_url(signing_key) -> Iterator[str]:
 
 
 @pytest.fixture
-def token(signing_key, jwks_url, monkeypatch) -> Iterator[Callable[..., str]]:
-    """Makes bearer tokens that the functions accept, unless a claim is given that they do not."""
+def token(
+    signing_key: rsa.RSAPrivateKey, jwks_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., str]]:
+    """Makes bearer tokens. The functions accept them unless a given claim is invalid."""
     for name, value in (("ISSUER", ISSUER), ("AUDIENCE", AUDIENCE), ("JWKS_URL", jwks_url)):
         monkeypatch.setenv(f"TOKEN_{name}", value)
     settings.cache_clear()
 
-    def made(user: UUID | str, **claims: object) -> str:
+    def make_token(user: UUID | str, **claims: object) -> str:
         valid = {"sub": str(user), "iss": ISSUER, "aud": AUDIENCE, "exp": int(time.time()) + 600}
         return jwt.encode({**valid, **claims}, signing_key, algorithm="RS256", headers={"kid": "test"})
 
-    yield made
+    yield make_token
     settings.cache_clear()
 
 
 @pytest.fixture
-def api_of(world: World, token):
-    """A client of an HTTP function, as a user or (None) as nobody."""
+def api_of(world: World, token: Callable[..., str]) -> Callable[[str, UUID | None], FlaskClient]:
+    """Makes clients of an HTTP function that send a user's token, or no token (None)."""
 
-    def client(function: str, user: UUID | None):
-        made = app(function).application.test_client()
+    def make_client(function: str, user: UUID | None) -> FlaskClient:
+        client = app(function).application.test_client()
         if user:
-            made.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token(user)}"
-        return made
+            client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token(user)}"
+        return client
 
-    return client
+    return make_client

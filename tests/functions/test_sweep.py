@@ -1,24 +1,33 @@
-"""sweep, through the framework: what was forgotten is found, once, and nothing else is touched."""
+"""sweep, called through functions-framework: it recovers lost work once, and changes nothing else."""
+
+from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from typing import TYPE_CHECKING, NoReturn
 
 from functions.imports.recovery import FILE_RETENTION, MAX_EVENT_AGE, STALLED_CLAIMS
 from shared.leases import MAX_ROWS_PER_SWEEP
 from shared.messages import ImportTrigger, ProductsUpdated
-from tests.world import World, table
+from tests.world import table
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    import pytest
+
+    from tests.world import World
 
 FILE = "identifier,price\r\nnowhere,1\r\n"
 
 
-def aged(world: World, age: timedelta) -> None:
-    """Makes every object in the bucket older."""
+def age_objects(world: World, age: timedelta) -> None:
+    """Makes every object in the bucket older by `age`."""
     for path, (stored, content) in world.bucket.objects.items():
         world.bucket.objects[path] = (replace(stored, created_at=stored.created_at - age), content)
 
 
-def test_an_upload_without_a_row_is_recorded(world):
-    """A lost event loses no import."""
+def test_an_upload_without_an_import_is_recorded(world: World) -> None:
+    """A lost event does not lose the import."""
     import_uuid = world.upload(FILE)
 
     world.sweep()
@@ -27,21 +36,21 @@ def test_an_upload_without_a_row_is_recorded(world):
     assert world.find(import_uuid).file_name == "products.csv"
 
 
-def test_an_old_upload_without_a_row_is_no_lost_event(world):
-    """After a day nobody expects it any more; after the retention the file goes."""
+def test_an_old_upload_without_an_import_is_not_recorded(world: World) -> None:
+    """After a day its event is not counted as lost. After the retention the file is deleted."""
     world.upload(FILE)
-    aged(world, MAX_EVENT_AGE)
+    age_objects(world, MAX_EVENT_AGE)
 
     world.sweep()
     assert (world.broker.sent, len(world.bucket.objects)) == ([], 1)
 
-    aged(world, FILE_RETENTION)
+    age_objects(world, FILE_RETENTION)
     world.sweep()
     assert world.bucket.objects == {}
 
 
-def test_an_import_nobody_claimed_is_triggered_again_and_not_too_often(world):
-    """Its first trigger gets its time, and so does each that sweep sends."""
+def test_an_unclaimed_import_is_triggered_again_once_its_trigger_is_late(world: World) -> None:
+    """The first trigger has some time to arrive, and so has each one that sweep sends."""
     import_uuid = world.upload(FILE)
     world.deliver_upload(import_uuid)
     world.broker.waiting.clear()
@@ -54,7 +63,7 @@ def test_an_import_nobody_claimed_is_triggered_again_and_not_too_often(world):
     assert list(world.broker.waiting) == [ImportTrigger(world.webshop, import_uuid, 1)]
 
 
-def test_an_import_that_is_over_is_left_alone(world):
+def test_a_final_import_is_not_triggered(world: World) -> None:
     """Final is final."""
     world.import_file(FILE)
     sent = len(world.broker.sent)
@@ -65,8 +74,8 @@ def test_an_import_that_is_over_is_left_alone(world):
     assert len(world.broker.sent) == sent
 
 
-def test_an_import_that_does_not_move_is_said_so(world, caplog):
-    """Somebody should look before it is given up."""
+def test_a_stalled_import_is_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """An engineer can look at it before it is given up."""
     import_uuid = world.upload(FILE)
     world.deliver_upload(import_uuid)
     world.change("service", "update imports set claims = :n", n=STALLED_CLAIMS)
@@ -77,12 +86,11 @@ def test_an_import_that_does_not_move_is_said_so(world, caplog):
     assert f"Import {import_uuid} has made no progress in {STALLED_CLAIMS} claims" in caplog.text
 
 
-def test_an_outcome_that_was_not_mirrored_is_sent_again_after_a_minute(world):
-    """The message says which products, as the first one did."""
+def test_a_batch_result_that_is_not_mirrored_after_a_minute_is_sent_again(world: World) -> None:
+    """The message is equal to the lost one."""
     identifiers = world.identifiers(2)
-    (lost,) = world.import_and_hold(
-        table([["identifier", "price"], *[[identifier, "3.21"] for identifier in identifiers]])
-    )
+    rows = [[identifier, "3.21"] for identifier in identifiers]
+    (lost,) = world.import_without_mirror(table([["identifier", "price"], *rows]))
 
     world.sweep()
     assert not world.broker.waiting
@@ -92,24 +100,24 @@ def test_an_outcome_that_was_not_mirrored_is_sent_again_after_a_minute(world):
     assert world.broker.take(ProductsUpdated) == [lost]
 
 
-def test_a_part_that_fails_does_not_keep_the_others(world, monkeypatch):
-    """The bucket is away: imports are woken all the same, and the sweep says that it failed."""
+def test_a_part_that_fails_does_not_stop_the_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bucket does not respond: imports are requeued all the same, and the response says that a part failed."""
     import_uuid = world.upload(FILE)
     world.deliver_upload(import_uuid)
     world.broker.waiting.clear()
     world.let_time_pass()
 
-    def away(_prefix: str) -> None:
+    def fail(_prefix: str) -> NoReturn:
         raise ConnectionError("the bucket does not answer")
 
-    monkeypatch.setattr(world.bucket, "list", away)
+    monkeypatch.setattr(world.bucket, "list", fail)
 
     assert world.sweep() == 503
     assert list(world.broker.waiting) == [ImportTrigger(world.webshop, import_uuid, 1)]
 
 
-def test_a_bad_upload_does_not_hold_up_the_others(world):
-    """What one program puts into the bucket must not stop the recovery of everybody's imports."""
+def test_a_bad_upload_does_not_stop_the_recovery_of_others(world: World) -> None:
+    """A program may put any path and any metadata into the bucket."""
     bad = world.upload(FILE, operation="UP\0DATE", user_uuid="\0", on_error="\0")
     path = f"imports/{world.tenants.other_webshop_uuid}/{bad}/a\0b.csv"
     world.bucket.put(path, b"x", {"user-uuid": str(world.user)})
@@ -121,16 +129,15 @@ def test_a_bad_upload_does_not_hold_up_the_others(world):
     assert "without a valid" in world.find(bad).reason
 
 
-def test_outcomes_that_cannot_be_mirrored_wait_behind_the_others(world):
-    """However many of them there are."""
-    outcomes = (
+def test_batch_results_that_cannot_be_mirrored_do_not_block_newer_ones(world: World) -> None:
+    """A full sweep of them is sent again, and the next sweep sends the others."""
+    statement = (
         "insert into import_outcomes (import_uuid, run, first_row, webshop_uuid, updated, unchanged, refused,"
         " identifiers, mirror_due_at) select gen_random_uuid(), 1, 2, :w, 1, 0, '[]', cast(:identifiers as jsonb),"
         " now() - cast(:age as interval) from generate_series(1, :count)"
     )
-    values = {"w": world.webshop}
-    world.change("product", outcomes, **values, identifiers='["bad"]', age="2 hours", count=MAX_ROWS_PER_SWEEP)
-    world.change("product", outcomes, **values, identifiers='["good"]', age="1 hour", count=1)
+    world.change("product", statement, w=world.webshop, identifiers='["bad"]', age="2 hours", count=MAX_ROWS_PER_SWEEP)
+    world.change("product", statement, w=world.webshop, identifiers='["good"]', age="1 hour", count=1)
 
     world.sweep()
     world.sweep()
@@ -140,19 +147,21 @@ def test_outcomes_that_cannot_be_mirrored_wait_behind_the_others(world):
     assert sent[-1].identifiers == ("good",)
 
 
-def test_what_is_long_over_is_forgotten_and_nothing_else(world):
-    """Outcomes that are mirrored, and gates, go after OUTCOME_RETENTION_DAYS; what is not mirrored stays."""
-    outcome = (
+def test_old_batch_results_and_gates_are_deleted(world: World) -> None:
+    """They are deleted after RESULT_RETENTION_DAYS. A batch result that is not mirrored stays."""
+    insert_result = (
         "insert into import_outcomes (import_uuid, run, first_row, webshop_uuid, updated, unchanged, refused,"
         " identifiers, applied_at, mirrored_at, mirror_due_at)"
         " values (gen_random_uuid(), 1, :row, :w, 1, 0, '[]', '[]',"
         " now() - make_interval(days => :days), case when :mirrored then now() end, now() + interval '1 hour')"
     )
+    insert_gate = (
+        "insert into import_gates values (gen_random_uuid(), 1, true, '', now() - make_interval(days => :days))"
+    )
     for row, (days, mirrored) in enumerate([(61, True), (61, False), (59, True)]):
-        world.change("product", outcome, row=row, w=world.webshop, days=days, mirrored=mirrored)
+        world.change("product", insert_result, row=row, w=world.webshop, days=days, mirrored=mirrored)
     for days in (61, 59):
-        gate = "insert into import_gates values (gen_random_uuid(), 1, true, '', now() - make_interval(days => :days))"
-        world.change("product", gate, days=days)
+        world.change("product", insert_gate, days=days)
 
     world.sweep()
 

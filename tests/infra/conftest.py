@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def serving(server: ThreadingHTTPServer) -> Iterator[None]:
-    """Serves in a thread meanwhile."""
+    """Serves requests in a thread until the context ends."""
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
@@ -37,8 +37,8 @@ class Request:
     path: str
     headers: dict[str, str]
     body: bytes
-    at: float
-    status: int  # of the answer; 0 where Receiver.answer gives it
+    at: float  # monotonic time in seconds
+    status: int  # of the response; 0 if Receiver.answer sends it
 
     @property
     def json(self) -> Any:
@@ -47,25 +47,27 @@ class Request:
 
 @dataclass
 class Receiver:
-    """A function's address: keeps what it is sent, and answers as it is told."""
+    """The address of a function: records each request and responds as the test defines."""
 
     url: str = ""
     requests: list[Request] = field(default_factory=list)
-    statuses: list[int] = field(default_factory=list)  # of the next answers; then 204
-    answer: Callable[[BaseHTTPRequestHandler], None] | None = None
+    statuses: list[int] = field(default_factory=list)  # of the next responses; all later ones have status 204
+    answer: Callable[[BaseHTTPRequestHandler], None] | None = None  # sends every response in place of `statuses`
 
     @property
     def address(self) -> str:
         return self.url.removeprefix("http://").rstrip("/")
 
     def wait(self, count: int) -> list[Request]:
+        """Waits for at least `count` requests and returns all of them."""
         wait_until(lambda: len(self.requests) >= count, f"{count} requests")
         return self.requests
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    known = Receiver()
+    """A receiver that listens on a port of its own."""
+    recorder = Receiver()
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -75,14 +77,14 @@ def receiver() -> Iterator[Receiver]:
             length = int(self.headers.get("Content-Length") or 0)
             body = self.rfile.read(length)
             if len(body) < length or (self.command == "POST" and "Content-Length" not in self.headers):
-                self.close_connection = True  # the sender died in the middle: this is no request
+                self.close_connection = True  # the sender died in the middle of its request
                 return
-            with lock:  # requests that come at once get their statuses in the order they are kept in
-                status = 0 if known.answer else known.statuses.pop(0) if known.statuses else 204
+            with lock:  # concurrent requests get their statuses in the order in which they are recorded
+                status = 0 if recorder.answer else recorder.statuses.pop(0) if recorder.statuses else 204
                 request = Request(self.command, self.path, dict(self.headers), body, time.monotonic(), status)
-                known.requests.append(request)
-            if known.answer:
-                known.answer(self)
+                recorder.requests.append(request)
+            if recorder.answer:
+                recorder.answer(self)
                 return
             self.send_response(status)
             self.send_header("Content-Length", "0")
@@ -94,21 +96,21 @@ def receiver() -> Iterator[Receiver]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    known.url = f"http://127.0.0.1:{server.server_port}/"
+    recorder.url = f"http://127.0.0.1:{server.server_port}/"
     with serving(server):
-        yield known
+        yield recorder
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> State:
-    where = State(tmp_path / "local")
-    where.directory.mkdir()
-    where.prepare()
-    return where
+    stack_state = State(tmp_path / "local")
+    stack_state.directory.mkdir()
+    stack_state.prepare()
+    return stack_state
 
 
 @pytest.fixture
 def supervisor(state: State) -> Iterator[Supervisor]:
-    watcher = Supervisor(state)
-    yield watcher
-    watcher.stop()
+    started = Supervisor(state)
+    yield started
+    started.stop()

@@ -1,4 +1,4 @@
-"""Processes for the supervisor's tests."""
+"""The processes that the supervisor's tests start."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from infra.local.supervisor import Child
 
 
 def serve(child: Child, behaviour: str) -> None:
+    """Serves until a signal. "broken" exits before it is ready; "stubborn" ignores SIGTERM."""
     if behaviour == "broken":
         print("the disk is on fire", flush=True)
         sys.exit(1)

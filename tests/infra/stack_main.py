@@ -1,4 +1,4 @@
-"""A main.py for the stack's own test: one function of each kind, described in stack_functions.yaml."""
+"""A main.py for the tests of the local stack: one function of each kind, described in stack_functions.yaml."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from infra.local.functions import Route
 __all__ = ["api", "on_message", "on_tick", "on_upload", "worker"]
 
 
-def note(line: str) -> None:
+def write_note(line: str) -> None:
+    """Appends a line to the file that the test reads."""
     with Path(os.environ["NOTES"]).open("a") as notes:
         notes.write(f"{line}\n")
 
@@ -25,25 +26,25 @@ def api(request: Any) -> dict[str, Any]:
 
 @functions_framework.http
 def on_tick(_request: Any) -> str:
-    note("tick")
+    write_note("tick")
     return ""
 
 
 @functions_framework.cloud_event
 def on_upload(event: Any) -> None:
-    note(f"upload {event.data['name']}")
+    write_note(f"upload {event.data['name']}")
 
 
 @functions_framework.cloud_event
 def on_message(event: Any) -> None:
-    note(f"message {event.data['message']['attributes']['number']}")
+    write_note(f"message {event.data['message']['attributes']['number']}")
 
 
 def worker() -> None:
     import signal
 
-    note("worker")
+    write_note("worker")
     signal.pause()
 
 
-api.routes = (Route("GET", "/where/<name>"),)
+api.routes = (Route("GET", "/where/<name>"),)  # type: ignore[attr-defined]  # shared.http_api adds it to real functions

@@ -1,4 +1,4 @@
-"""The checks of Terraform, on a machine that has none of their programs."""
+"""The Terraform checks on a machine without the programs that they need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def test_a_check_that_cannot_run_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """A machine without Terraform passes the check, but not in silence."""
+    """A machine without Terraform passes, and the output says what was not checked."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("TEST_SERVERS", raising=False)
 

@@ -1,14 +1,12 @@
-"""The demo's own stack ends with the demo, however that ends."""
+"""The demo's stack ends with the demo, even if the demo is killed."""
 
 from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,14 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="only Linux's kernel tells a process of its parent's end"
+    sys.platform != "linux", reason="only the Linux kernel signals a process when its parent ends"
 )
 
 DEMO = [sys.executable, "-m", "infra.local", "demo"]
 
 
 class Demo:
-    """A demo, on the small functions of stack_main.py, and everything that it has started."""
+    """A demo that runs the functions of stack_main.py, and all processes that it has started."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,7 +35,7 @@ class Demo:
         self.temporary.mkdir()
 
     def start(self, command: list[str]) -> subprocess.Popen[bytes]:
-        """Runs `command`, which starts the demo, until a function of its stack is ready."""
+        """Runs `command`, which starts the demo, and waits until a function of its stack is ready."""
         environment = os.environ | {
             "LOCAL_STATE_DIR": str(self.folder / "local"),
             "FUNCTION_SOURCE": str(Path(__file__).with_name("stack_main.py")),
@@ -49,7 +47,7 @@ class Demo:
         return process
 
     def processes(self) -> list[psutil.Process]:
-        """All processes that have this demo's environment."""
+        """Finds all processes that have this demo's environment."""
         environments = {process: process.info["environ"] or {} for process in psutil.process_iter(["environ"])}
         return [
             process
@@ -59,21 +57,18 @@ class Demo:
 
 
 @pytest.fixture
-def demo() -> Iterator[Demo]:
-    # Not pytest's own temporary folder: its path is too long for the sockets in it.
-    folder = Path(tempfile.mkdtemp(prefix="demo-"))
-    demo = Demo(folder)
+def demo(open_path: Path) -> Iterator[Demo]:
+    demo = Demo(open_path)
     yield demo
     for process in demo.processes():
         process.kill()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.parametrize(
     "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP], ids=["SIGKILL", "SIGTERM", "SIGHUP"]
 )
 def test_a_demo_that_is_killed_leaves_nothing(demo: Demo, number: signal.Signals) -> None:
-    """No process of its stack, and no temporary file."""
+    """No process of its stack and no temporary file remains."""
     process = demo.start(DEMO)
 
     process.send_signal(number)
@@ -84,7 +79,7 @@ def test_a_demo_that_is_killed_leaves_nothing(demo: Demo, number: signal.Signals
 
 
 def test_a_demo_whose_parent_is_killed_leaves_nothing(demo: Demo) -> None:
-    """make, or a shell: it stays itself as long as the demo, and takes the demo along."""
+    """The parent is make or a shell; it waits for the demo, and the demo ends with it."""
     parent = demo.start(["sh", "-c", f"{shlex.join(DEMO)}; true"])
     [running] = [process for process in demo.processes() if process.cmdline() == DEMO]
     assert running.ppid() == parent.pid

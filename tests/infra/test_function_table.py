@@ -1,4 +1,4 @@
-"""The table of functions, infra/functions.yaml, agrees with what the functions of main.py say of themselves."""
+"""The table of functions, infra/functions.yaml, agrees with the functions in main.py."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ TABLE = function_table.read_table()
 USED_CLIENT = re.compile(r"\bclients\.(\w+)\(\)")
 
 
-def routes_of(name: str) -> tuple[Any, ...]:
-    """The routes of a function; only an http function has any."""
+def find_routes(name: str) -> tuple[Any, ...]:
+    """Returns the routes of a function; only an http function has any."""
     return getattr(getattr(main, name), "routes", ())
 
 
-def source_of(name: str) -> str:
-    """The text of a function's module. An http function is made from the operations in its module."""
-    modules = {route.operation.__module__ for route in routes_of(name)} or {getattr(main, name).__module__}
+def read_source(name: str) -> str:
+    """Returns the text of a function's module. An http function is made from the operations in its module."""
+    modules = {route.operation.__module__ for route in find_routes(name)} or {getattr(main, name).__module__}
     return "".join(inspect.getsource(sys.modules[module]) for module in sorted(modules))
 
 
 def matches(template: str, path: str) -> bool:
-    """Whether a path template of the load balancer matches `path`.
+    """Tells whether a path template of the load balancer matches `path`.
 
     https://cloud.google.com/load-balancing/docs/url-map-concepts#wildcards-in-path-templates
     """
@@ -41,23 +41,23 @@ def matches(template: str, path: str) -> bool:
 
 
 def test_the_table_names_the_functions_of_main_in_alphabetical_order() -> None:
-    """A function that one of them lacks would not be deployed, or could not start."""
+    """A function that is missing from the table is not deployed; one that is missing from main.py cannot start."""
     assert list(TABLE) == sorted(main.__all__)
 
 
 @pytest.mark.parametrize("name", main.__all__)
-def test_kind_and_topic_are_those_of_the_function(name: str) -> None:
-    """The code decides how an event is decoded, the table who sends it."""
+def test_kind_and_topic_match_the_function(name: str) -> None:
+    """The code decides how an event is decoded; the table decides which service sends it."""
     trigger = getattr(main, name).trigger
 
     assert (TABLE[name].kind, TABLE[name].topic) == (trigger.kind, trigger.topic)
 
 
 @pytest.mark.parametrize("name", main.__all__)
-def test_paths_lead_to_every_route_of_the_function_and_of_no_other(name: str) -> None:
-    """The load balancer takes the first template that matches, in the order of load_balancer.tf: narrow ones first."""
+def test_paths_match_exactly_the_routes_of_the_function(name: str) -> None:
+    """The load balancer uses the first template that matches. load_balancer.tf sorts narrow templates first."""
     templates = sorted((path for entry in TABLE.values() for path in entry.paths), reverse=True)
-    paths = [re.sub("<[^>]+>", "00000000-0000-0000-0000-000000000000", route.path) for route in routes_of(name)]
+    paths = [re.sub("<[^>]+>", "00000000-0000-0000-0000-000000000000", route.path) for route in find_routes(name)]
 
     chosen = [next((template for template in templates if matches(template, path)), None) for path in paths]
 
@@ -65,11 +65,11 @@ def test_paths_lead_to_every_route_of_the_function_and_of_no_other(name: str) ->
 
 
 @pytest.mark.parametrize("name", main.__all__)
-def test_a_function_may_reach_what_it_uses_and_nothing_else(name: str) -> None:
-    """Every right that a function does not need helps whoever breaks into it."""
-    entry, source = TABLE[name], source_of(name)
+def test_a_function_has_access_only_to_what_it_uses(name: str) -> None:
+    """Every right that a function does not need helps an attacker who takes it over."""
+    entry, source = TABLE[name], read_source(name)
     used = set(USED_CLIENT.findall(source))
-    if not all(route.public for route in routes_of(name)):
+    if not all(route.public for route in find_routes(name)):
         used.add("product_database")  # shared.access looks up there what a user may see
 
     assert {f"{database}_database" for database in entry.databases} == {
@@ -77,8 +77,8 @@ def test_a_function_may_reach_what_it_uses_and_nothing_else(name: str) -> None:
     }
     assert bool(entry.bucket) == ("storage" in used)
     assert entry.kafka == ("kafka" in used or entry.kind == "worker")
-    assert ("SENDGRID_API_KEY" in entry.secrets) == ("mail_service" in used)
-    assert entry.signs_urls == (".signed_url(" in source)
+    assert ("SENDGRID_API_KEY" in entry.secrets) == ("email_service" in used)
+    assert entry.signs_urls == (".sign_url(" in source)
 
 
 ENTRY = "sweep: {kind: schedule, memory_mb: 512, threads: 1, max_instances: 1"
@@ -92,16 +92,16 @@ ENTRY = "sweep: {kind: schedule, memory_mb: 512, threads: 1, max_instances: 1"
         pytest.param(", databases: [servce]}", "sweep: Invalid enum value 'servce'", id="unknown database"),
     ],
 )
-def test_a_mistake_in_the_table_is_named(tmp_path: Path, rest: str, error: str) -> None:
-    """A misspelled key would be a default in production."""
+def test_an_error_in_the_table_is_reported(tmp_path: Path, rest: str, error: str) -> None:
+    """A misspelled key that is ignored would use the default in production."""
     (tmp_path / "functions.yaml").write_text(ENTRY + rest)
 
     with pytest.raises(InvalidTable, match=re.escape(error)):
         function_table.read_table(tmp_path / "functions.yaml")
 
 
-def test_a_missing_key_is_named(tmp_path: Path) -> None:
-    """Nothing guesses a function's size."""
+def test_a_missing_key_is_reported(tmp_path: Path) -> None:
+    """A function's size has no default."""
     (tmp_path / "functions.yaml").write_text("sweep: {kind: schedule}")
 
     with pytest.raises(InvalidTable, match="sweep: Object missing required field `memory_mb`"):

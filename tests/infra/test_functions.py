@@ -1,4 +1,4 @@
-"""How the local stack runs a function, by the function's entry in the table."""
+"""The local stack runs a function as its entry in the table describes it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ SIZE: dict[str, Any] = {"memory_mb": 512, "max_instances": 1}
 
 @pytest.mark.parametrize(
     ("threads", "expected"),
-    [pytest.param(1, 1, id="fewer than the limit"), pytest.param(MAX_THREADS + 4, MAX_THREADS, id="more")],
+    [
+        pytest.param(1, 1, id="fewer than the limit"),
+        pytest.param(MAX_THREADS + 4, MAX_THREADS, id="more than the limit"),
+    ],
 )
 def test_threads_are_limited(threads: int, expected: int) -> None:
-    """All functions of the local stack share one database server."""
+    """All functions of the local stack share one database server, whose connections are limited."""
     entry = Entry(kind="kafka", topic="test.messages", threads=threads, **SIZE)
 
     assert describe("on_message", entry, ()).threads == expected
@@ -34,7 +37,7 @@ def test_threads_are_limited(threads: int, expected: int) -> None:
         ),
         pytest.param(
             Entry(kind="kafka", threads=2, databases=("service",), secrets=("SENDGRID_API_KEY",), **SIZE),
-            ("service_database", "mail_service"),
+            ("service_database", "email_service"),
             id="a sender of emails",
         ),
         pytest.param(
@@ -45,6 +48,6 @@ def test_threads_are_limited(threads: int, expected: int) -> None:
         pytest.param(Entry(kind="worker", threads=1, kafka=True, **SIZE), ("pubsub",), id="a worker"),
     ],
 )
-def test_a_function_connects_to_what_its_entry_names(entry: Entry, expected: tuple[str, ...]) -> None:
-    """The first request of a process waits for no connection."""
+def test_a_function_opens_the_clients_that_its_entry_needs(entry: Entry, expected: tuple[str, ...]) -> None:
+    """The first request of a process does not have to wait for connections."""
     assert clients_of(entry) == expected

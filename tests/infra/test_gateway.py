@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,7 +28,7 @@ KEYS = {"keys": [{"kid": "local"}]}
 
 
 class Client:
-    """A browser at the gateway, on one connection."""
+    """A browser that uses one connection to the gateway."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_SECONDS)
@@ -39,14 +40,17 @@ class Client:
         response = self._connection.getresponse()
         return response.status, response.headers, response.read()
 
+    def close(self) -> None:
+        self._connection.close()
+
 
 @pytest.fixture
 def client(receiver: Receiver) -> Iterator[Client]:
-    port, nobody = ports.free_ports(2)
-    addresses = {"imports_api": receiver.address, "dead_api": f"127.0.0.1:{nobody}"}
+    port, unused_port = ports.free_ports(2)
+    addresses = {"imports_api": receiver.address, "dead_api": f"127.0.0.1:{unused_port}"}
     server = gateway.server("127.0.0.1", port, FUNCTIONS, addresses, KEYS)
-    with serving(server):
-        yield Client(port)
+    with serving(server), closing(Client(port)) as client:
+        yield client
 
 
 def test_a_request_reaches_its_function_as_it_was_sent(client: Client, receiver: Receiver) -> None:
@@ -60,8 +64,8 @@ def test_a_request_reaches_its_function_as_it_was_sent(client: Client, receiver:
     assert (request.headers["Authorization"], request.headers["Prefer"]) == ("Bearer t", "respond-async")
 
 
-def test_an_answer_comes_back_as_the_function_gave_it(client: Client, receiver: Receiver) -> None:
-    """Status, headers and body, also where the length is not known before: a stream stays a stream."""
+def test_a_response_is_passed_on_unchanged(client: Client, receiver: Receiver) -> None:
+    """Status, headers and body are the function's, and a stream of unknown length stays a stream."""
 
     def stream(handler: BaseHTTPRequestHandler) -> None:
         handler.protocol_version = "HTTP/1.0"
@@ -80,8 +84,8 @@ def test_an_answer_comes_back_as_the_function_gave_it(client: Client, receiver: 
     assert headers["Transfer-Encoding"] == "chunked"
 
 
-def test_an_answer_that_breaks_off_is_not_passed_on_as_whole(client: Client, receiver: Receiver) -> None:
-    """A function killed in the middle of a download must not leave a file that looks complete."""
+def test_an_incomplete_response_stays_incomplete(client: Client, receiver: Receiver) -> None:
+    """When a function is killed during a download, the file must not look complete."""
 
     def break_off(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
@@ -97,15 +101,15 @@ def test_an_answer_that_breaks_off_is_not_passed_on_as_whole(client: Client, rec
 
 
 def test_a_connection_serves_one_request_after_another(client: Client, receiver: Receiver) -> None:
-    """The body of one request is never read as the start of the next, not even where nobody wants it."""
+    """The body of one request is never read as the start of the next, even if no function reads that body."""
     statuses = [client("POST", path, b"GET /healthz HTTP/1.1\r\n\r\n")[0] for path in ("/nowhere", f"{SHOP}/imports")]
 
     assert statuses == [404, 204]
     assert len(receiver.requests) == 1
 
 
-def test_the_function_answers_for_a_method_that_it_does_not_take(client: Client, receiver: Receiver) -> None:
-    """405 and its problem belong to the function, which knows its own methods."""
+def test_the_function_responds_to_a_method_that_it_does_not_support(client: Client, receiver: Receiver) -> None:
+    """The function knows its methods, so the 405 response with its problem document comes from it."""
     receiver.statuses.append(405)
 
     assert client("DELETE", f"{SHOP}/imports")[0] == 405
@@ -121,7 +125,7 @@ def test_the_function_answers_for_a_method_that_it_does_not_take(client: Client,
     ],
 )
 def test_an_unknown_path_is_a_problem(client: Client, receiver: Receiver, path: str) -> None:
-    """No function is asked; the answer is one that API clients can read."""
+    """No function gets the request, and API clients can read the response."""
     status, headers, body = client("GET", path)
 
     assert (status, headers["Content-Type"]) == (404, "application/problem+json")
@@ -129,14 +133,14 @@ def test_an_unknown_path_is_a_problem(client: Client, receiver: Receiver, path: 
     assert receiver.requests == []
 
 
-def test_a_function_that_is_down_is_a_problem_to_try_again(client: Client) -> None:
-    """503 with Retry-After, as a load balancer answers while an instance starts."""
+def test_a_function_that_is_down_is_a_problem_with_retry_after(client: Client) -> None:
+    """The gateway responds like a load balancer while an instance starts: 503 with Retry-After."""
     status, headers, body = client("GET", "/dead")
 
     assert (status, headers["Retry-After"], json.loads(body)["status"]) == (503, "1", 503)
 
 
-def test_health_and_keys_are_the_gateway_s_own(client: Client) -> None:
-    """They answer whatever the functions do."""
+def test_the_gateway_serves_health_and_keys(client: Client) -> None:
+    """Both work even if every function is down."""
     assert client("GET", "/healthz")[0] == 200
     assert json.loads(client("GET", "/.well-known/jwks.json")[2]) == KEYS

@@ -22,7 +22,7 @@ ISSUER = "http://localhost:8080"
 
 
 def test_a_token_is_checked_with_the_published_keys(tmp_path: Path) -> None:
-    """Anybody with the key set can tell who the bearer is, also after the stack was started again."""
+    """Any service that has the key set can verify a token, also after a restart of the stack."""
     token = identity.token(identity.signing_key(tmp_path), ISSUER, "user-1")
 
     [key] = jwt.PyJWKSet.from_dict(identity.key_set(identity.signing_key(tmp_path))).keys
@@ -32,27 +32,27 @@ def test_a_token_is_checked_with_the_published_keys(tmp_path: Path) -> None:
     assert jwt.get_unverified_header(token)["kid"] == key.key_id
 
 
-def test_a_mail_becomes_a_file_with_its_attachments(tmp_path: Path) -> None:
-    """What SendGrid's own client sends can be opened with a mail program."""
+def test_an_email_becomes_a_file_with_its_attachments(tmp_path: Path) -> None:
+    """The file of an email from SendGrid's own client can be opened with an email program."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(mail_catcher.Handler, mail_catcher.Post(tmp_path)))
-    mail = Mail(("a@shop.example", "Ann"), "b@supplier.example", "Bestellung für Müller", "Hi")
+    message = Mail(("a@shop.example", "Ann"), "b@supplier.example", "Bestellung für Müller", "Hi")
     data = base64.b64encode(b"%PDF-").decode()
-    mail.attachment = Attachment(data, "Bestellung für Müller.pdf", "application/pdf")
+    message.attachment = Attachment(data, "Bestellung für Müller.pdf", "application/pdf")
     client = sendgrid.SendGridAPIClient(mail_catcher.API_KEY, host=f"http://127.0.0.1:{server.server_port}")
 
     with serving(server):
-        response = client.send(mail)
+        response = client.send(message)
 
     [file] = tmp_path.glob("*.eml")
-    read = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
-    [attachment] = read.iter_attachments()
+    stored = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
+    [attachment] = stored.iter_attachments()
     assert (response.status_code, response.headers["X-Message-Id"]) == (202, file.stem)
-    assert (read["Subject"], read["To"]) == ("Bestellung für Müller", "b@supplier.example")
+    assert (stored["Subject"], stored["To"]) == ("Bestellung für Müller", "b@supplier.example")
     assert (attachment.get_filename(), attachment.get_content()) == ("Bestellung für Müller.pdf", b"%PDF-")
 
 
-def test_the_webhook_key_stays_and_is_in_sendgrid_s_form(tmp_path: Path) -> None:
-    """The functions read it as they would the real one: base64 of a public key's DER."""
+def test_the_webhook_key_is_stable_and_has_sendgrids_format(tmp_path: Path) -> None:
+    """Like SendGrid's key, it is the base64 of a public key in DER."""
     key = mail_catcher.public_key(tmp_path)
 
     load_der_public_key(base64.b64decode(key))

@@ -1,4 +1,4 @@
-"""The local mail service: it refuses what SendGrid refuses, and tells by signed events what became of a mail."""
+"""The local email service refuses what SendGrid refuses, and reports the result of an email in signed events."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.infra.conftest import Receiver, serving
 if TYPE_CHECKING:
     from pathlib import Path
 
-GOOD: dict[str, Any] = {
+VALID: dict[str, Any] = {
     "personalizations": [{"to": [{"email": "a@b.example", "name": "Ann"}], "cc": [{"email": "bounce@b.example"}]}],
     "from": {"email": "shop@shop.example"},
     "reply_to": {"email": "shop@shop.example"},
@@ -30,16 +30,22 @@ GOOD: dict[str, Any] = {
 }
 
 
-def post(folder: Path, body: bytes, webhook: mail_catcher.Webhook | None = None, **headers: str) -> tuple[int, bytes]:
-    """Posts a mail to a catcher of its own; status and body of the answer."""
+def post(
+    folder: Path,
+    body: bytes,
+    headers: dict[str, str] | None = None,
+    webhook: mail_catcher.Webhook | None = None,
+) -> tuple[int, bytes]:
+    """Posts an email to a new email service and returns the status and the body of the response."""
     catcher = mail_catcher.Post(folder, webhook)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(mail_catcher.Handler, catcher))
-    given = {"Authorization": f"Bearer {mail_catcher.API_KEY}", "Content-Type": "application/json", **headers}
-    request = urllib.request.Request(f"http://127.0.0.1:{server.server_port}/v3/mail/send", body, given)
+    defaults = {"Authorization": f"Bearer {mail_catcher.API_KEY}", "Content-Type": "application/json"}
+    url = f"http://127.0.0.1:{server.server_port}/v3/mail/send"
+    request = urllib.request.Request(url, body, defaults | (headers or {}))
     with serving(server):
         try:
-            with urllib.request.urlopen(request) as answer:
-                return answer.status, answer.read()
+            with urllib.request.urlopen(request) as response:
+                return response.status, response.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
 
@@ -80,48 +86,50 @@ def post(folder: Path, body: bytes, webhook: mail_catcher.Webhook | None = None,
         pytest.param(("attachments", 0, "filename"), "", "attachments.0.filename", id="empty file name"),
     ],
 )
-def test_what_sendgrid_refuses_is_refused(tmp_path: Path, path: tuple[Any, ...], value: Any, field: str) -> None:
-    """400 with the errors in SendGrid's form, and no mail."""
-    wrong = copy.deepcopy(GOOD)
-    *way, last = path
-    member = wrong
-    for step in way:
-        member = member[step]
-    member[last] = value
+def test_an_email_that_sendgrid_refuses_is_refused(
+    tmp_path: Path, path: tuple[Any, ...], value: Any, field: str
+) -> None:
+    """The response has status 400 and the errors in SendGrid's format, and no email is stored."""
+    invalid = copy.deepcopy(VALID)
+    *parents, key = path
+    member = invalid
+    for parent in parents:
+        member = member[parent]
+    member[key] = value
 
-    status, body = post(tmp_path, json.dumps(wrong).encode())
+    status, body = post(tmp_path, json.dumps(invalid).encode())
 
     assert status == 400
     assert field in [error["field"] for error in json.loads(body)["errors"]]
     assert list(tmp_path.glob("*.eml")) == []
 
 
-def test_requests_that_are_none_are_refused(tmp_path: Path) -> None:
-    """Broken JSON, another type, no key."""
-    good = json.dumps(GOOD).encode()
+def test_invalid_requests_are_refused(tmp_path: Path) -> None:
+    """A request needs valid JSON, the right content type and the API key."""
+    valid = json.dumps(VALID).encode()
 
     assert post(tmp_path, b"{")[0] == 400
     assert post(tmp_path, b"[]")[0] == 400
-    assert post(tmp_path, good, **{"Content-Type": "text/plain"})[0] == 415
-    assert post(tmp_path, good, Authorization="Bearer other")[0] == 401
-    assert post(tmp_path, good) == (202, b"")
+    assert post(tmp_path, valid, {"Content-Type": "text/plain"})[0] == 415
+    assert post(tmp_path, valid, {"Authorization": "Bearer other"})[0] == 401
+    assert post(tmp_path, valid) == (202, b"")
 
 
-def test_faults_are_used_up_one_a_mail(tmp_path: Path) -> None:
-    """Switched on by a file beside the mails; after the last one all is well again."""
+def test_each_fault_affects_one_email(tmp_path: Path) -> None:
+    """A file beside the emails lists the faults. After the last one, emails are accepted again."""
     (tmp_path / mail_catcher.FAULTS_FILE).write_text('[{"status": 429}, {"status": 500, "taken": true}]')
-    good = json.dumps(GOOD).encode()
+    valid = json.dumps(VALID).encode()
 
-    assert [post(tmp_path, good)[0] for _ in range(3)] == [429, 500, 202]
+    assert [post(tmp_path, valid)[0] for _ in range(3)] == [429, 500, 202]
     assert len(list(tmp_path.glob("*.eml"))) == 2
 
 
-def test_events_are_signed_and_told_until_they_are_taken(tmp_path: Path, receiver: Receiver) -> None:
-    """SendGrid's own verifier takes them; what an address begins with decides what becomes of the mail there."""
+def test_events_are_signed_and_sent_until_they_are_accepted(tmp_path: Path, receiver: Receiver) -> None:
+    """SendGrid's own verifier accepts the signature. The prefix of an address selects the events of its email."""
     receiver.statuses = [503, 401]
     webhook = mail_catcher.Webhook(f"{receiver.url}email-events", mail_catcher.signing_key(tmp_path))
 
-    assert post(tmp_path, json.dumps(GOOD).encode(), webhook)[0] == 202
+    assert post(tmp_path, json.dumps(VALID).encode(), webhook=webhook)[0] == 202
 
     requests = receiver.wait(3)
     verifier = EventWebhook(mail_catcher.public_key(tmp_path))
@@ -130,13 +138,13 @@ def test_events_are_signed_and_told_until_they_are_taken(tmp_path: Path, receive
         signature = headers["x-twilio-email-event-webhook-signature"]
         timestamp = headers["x-twilio-email-event-webhook-timestamp"]
         assert verifier.verify_signature(request.body.decode(), signature, timestamp)
-    told = requests[-1].json
-    assert [(event["email"], event["event"]) for event in told] == [
+    events = requests[-1].json
+    assert [(event["email"], event["event"]) for event in events] == [
         ("a@b.example", "processed"),
         ("a@b.example", "delivered"),
         ("bounce@b.example", "processed"),
         ("bounce@b.example", "bounce"),
     ]
-    assert {event["send_uuid"] for event in told} == {"1"}
-    assert len({event["sg_event_id"] for event in told}) == 4
-    assert told == requests[0].json
+    assert {event["send_uuid"] for event in events} == {"1"}
+    assert len({event["sg_event_id"] for event in events}) == 4
+    assert events == requests[0].json

@@ -21,28 +21,31 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
+    from tests.conftest import PostgresServer
+
 ROOT = Path(__file__).parents[2]
 TREES = sorted(migrations.METADATA)
 
 
 @pytest.fixture
-def url(postgres) -> Iterator[str]:
-    """A database with nothing in it."""
+def url(postgres: PostgresServer) -> Iterator[str]:
+    """The URL of an empty database."""
     name = f"empty_{uuid4().hex}"
     yield postgres.create(name)
     postgres.drop(name)
 
 
 @pytest.fixture
-def engine(url) -> Iterator[Engine]:
+def engine(url: str) -> Iterator[Engine]:
+    """An engine of the empty database."""
     engine = seeding.engine_to(url)
     yield engine
     engine.dispose()
 
 
 @pytest.mark.parametrize("tree", TREES)
-def test_the_migrations_make_the_tables_that_the_code_knows(engine, tree):
-    """Nobody can change shared/tables and forget the migration: columns, types, defaults, keys and indexes."""
+def test_the_migrations_create_the_tables_of_the_code(engine: Engine, tree: str) -> None:
+    """A change of shared/tables needs a migration: for columns, types, defaults, keys and indexes."""
     with engine.begin() as connection:
         migrations.upgrade(tree, connection)
 
@@ -50,8 +53,10 @@ def test_the_migrations_make_the_tables_that_the_code_knows(engine, tree):
 
 
 @pytest.mark.parametrize("tree", TREES)
-def test_the_migrations_make_the_check_constraints_that_the_code_knows(engine, url, postgres, tree):
-    """Alembic does not compare them: they are read back from a database made from the code alone."""
+def test_the_migrations_create_the_check_constraints_of_the_code(
+    engine: Engine, postgres: PostgresServer, tree: str
+) -> None:
+    """Alembic does not compare check constraints, so the test compares with a database created from the code."""
     name = f"from_code_{uuid4().hex}"
     from_code = seeding.engine_to(postgres.create(name))
     with engine.begin() as connection, from_code.begin() as other:
@@ -59,24 +64,26 @@ def test_the_migrations_make_the_check_constraints_that_the_code_knows(engine, u
         migrations.METADATA[tree].create_all(other)
 
         assert check_constraints(connection) == check_constraints(other)
-        assert len(check_constraints(connection)) == named_checks(migrations.METADATA[tree])
+        assert len(check_constraints(connection)) == count_declared_checks(migrations.METADATA[tree])
     from_code.dispose()
     postgres.drop(name)
 
 
 @pytest.mark.parametrize("tree", TREES)
-def test_a_downgrade_to_base_leaves_no_table_and_the_way_up_is_open_again(engine, tree):
+def test_a_downgrade_removes_every_table_and_can_be_upgraded_again(engine: Engine, tree: str) -> None:
+    """Only Alembic's version table remains after a downgrade to base."""
     with engine.begin() as connection:
         migrations.upgrade(tree, connection)
         migrations.downgrade(tree, connection)
 
         assert inspect(connection).get_table_names() == [migrations.VERSION_TABLE]
+
         migrations.upgrade(tree, connection)
         assert differences(connection, tree) == []
 
 
-def test_the_product_database_keeps_what_the_platform_has_in_it(engine):
-    """Our two tables come and go; the platform's tables, and a migration history of its own, are not touched."""
+def test_the_product_database_keeps_the_tables_of_the_platform(engine: Engine) -> None:
+    """Migrations change only this project's two tables, not the platform's tables or its migration history."""
     with engine.begin() as connection:
         connection.execute(text("create table alembic_version (version_num text)"))
         connection.execute(text("insert into alembic_version values ('the platform''s')"))
@@ -86,10 +93,11 @@ def test_the_product_database_keeps_what_the_platform_has_in_it(engine):
         assert connection.execute(text("select version_num from alembic_version")).scalar_one() == "the platform's"
 
 
-def test_a_migration_that_fails_leaves_nothing_behind(engine):
-    """All of it or nothing: a table that is in the way of the second leaves no trace of the first."""
+def test_a_failed_migration_changes_nothing(engine: Engine) -> None:
+    """If the second table exists already, the first one is not created either."""
     with engine.begin() as connection:
         connection.execute(text("create table import_gates (mine text)"))
+
     with pytest.raises(Exception, match="import_gates"), engine.begin() as connection:
         migrations.upgrade("product", connection)
 
@@ -97,9 +105,10 @@ def test_a_migration_that_fails_leaves_nothing_behind(engine):
 
 
 @pytest.mark.parametrize("tree", TREES)
-def test_two_commands_at_once_migrate_once(url, engine, tree):
-    """Two deployments may start at one moment: the second waits for the first, and finds nothing to do."""
+def test_concurrent_commands_migrate_once(url: str, engine: Engine, tree: str) -> None:
+    """Deployments may start at the same time: the others wait for the first one, and find nothing to do."""
     environment = os.environ | {f"{tree.upper()}_DATABASE_URL": url}
+
     commands = [
         subprocess.Popen([sys.executable, "-m", "infra.migrations", tree], cwd=ROOT, env=environment) for _ in range(3)
     ]
@@ -109,7 +118,8 @@ def test_two_commands_at_once_migrate_once(url, engine, tree):
         assert differences(connection, tree) == []
 
 
-def test_the_command_names_the_setting_that_is_missing(url):
+def test_the_command_names_the_missing_setting() -> None:
+    """Without the URL of the database, the command fails and names the setting."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SERVICE_DATABASE_")}
 
     command = subprocess.run(
@@ -126,17 +136,18 @@ def test_the_command_names_the_setting_that_is_missing(url):
 
 
 def differences(connection: Connection, tree: str) -> list[object]:
-    """What Alembic would still change in the database to make it the metadata's."""
+    """Returns the changes that the database still needs to match the metadata."""
     options = {
         "compare_type": True,
         "compare_server_default": True,
         "include_name": lambda name, kind, _: kind != "table" or name != migrations.VERSION_TABLE,
     }
-    return compare_metadata(MigrationContext.configure(connection, opts=options), migrations.METADATA[tree])
+    context = MigrationContext.configure(connection, opts=options)
+    return list(compare_metadata(context, migrations.METADATA[tree]))
 
 
 def check_constraints(connection: Connection) -> list[tuple[str, str, str]]:
-    """Table, name and definition of every check constraint."""
+    """Returns table, name and definition of every check constraint."""
     rows = connection.execute(
         text(
             "select conrelid::regclass::text, conname, pg_get_constraintdef(oid) from pg_constraint"
@@ -146,6 +157,6 @@ def check_constraints(connection: Connection) -> list[tuple[str, str, str]]:
     return [tuple(row) for row in rows]
 
 
-def named_checks(metadata: MetaData) -> int:
-    """How many check constraints the code declares."""
+def count_declared_checks(metadata: MetaData) -> int:
+    """Counts the check constraints that the code declares."""
     return sum(isinstance(rule, CheckConstraint) for table in metadata.tables.values() for rule in table.constraints)

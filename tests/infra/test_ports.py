@@ -1,4 +1,4 @@
-"""A port belongs to the process that claimed it: two stacks that start at one moment never have the same one."""
+"""A port belongs to the process that claimed it, so two stacks that start at the same time never share a port."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from contextlib import ExitStack
 from infra.local import ports
 
 PROCESSES, PORTS_EACH = 8, 25
-CANDIDATES = 300  # few, so that the claimants meet at every second port
-CLAIMANT = f"""
+CANDIDATES = 300  # so few that the processes compete for the same ports
+CLAIMING_PROGRAM = f"""
 import sys
 from infra.local import ports
 
@@ -24,45 +24,70 @@ sys.stdin.readline()
 """
 
 
-def test_no_port_is_given_twice():
-    """Many processes claim at once; what a killed one had can be claimed again, what a living one has cannot."""
+class ClaimingProcess:
+    """A process that claims PORTS_EACH ports when `claim` is called and keeps them until it is killed."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-c", CLAIMING_PROGRAM]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def wait_ready(self) -> None:
+        assert self._read_line() == "ready\n"
+
+    def start_claiming(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+
+    def claimed_ports(self) -> list[int]:
+        return [int(port) for port in self._read_line().split()]
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _read_line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+
+def test_no_port_is_claimed_by_two_processes() -> None:
+    """Many processes claim at the same time. The ports of a killed process are free again; those of the others not."""
     with ExitStack() as stack:
-        claimants = [stack.enter_context(claimant()) for _ in range(PROCESSES)]
-        stack.callback(lambda: [process.kill() for process in claimants])
-        assert [process.stdout.readline() for process in claimants] == ["ready\n"] * PROCESSES
+        processes = []
+        for _ in range(PROCESSES):
+            processes.append(process := ClaimingProcess())
+            stack.callback(process.kill)
+        for process in processes:
+            process.wait_ready()
 
-        for process in claimants:
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        given = [[int(port) for port in process.stdout.readline().split()] for process in claimants]
+        for process in processes:
+            process.start_claiming()
+        claimed = [process.claimed_ports() for process in processes]
 
-        assert len({port for group in given for port in group}) == PROCESSES * PORTS_EACH
-        assert not any(ports.claim(port) for group in given for port in group)
-        claimants[0].kill()
-        claimants[0].wait()
-        assert ports.claim(given[0][0])
-        assert not ports.claim(given[1][0])
-
-
-def claimant() -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", CLAIMANT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert len({port for group in claimed for port in group}) == PROCESSES * PORTS_EACH
+        assert not any(ports.claim(port) for group in claimed for port in group)
+        processes[0].kill()
+        assert ports.claim(claimed[0][0])
+        assert not ports.claim(claimed[1][0])
 
 
-def test_no_port_is_given_twice_in_one_process():
-    """Tests that run in one process take their ports there, also from threads."""
-    given: list[int] = []
-    threads = [threading.Thread(target=lambda: given.extend(ports.free_ports(5))) for _ in range(8)]
+def test_no_port_is_claimed_twice_in_one_process() -> None:
+    """Tests that run in one process claim ports there, also from threads."""
+    claimed: list[int] = []
+    threads = [threading.Thread(target=lambda: claimed.extend(ports.free_ports(5))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
-    assert len(given) == len(set(given)) == 40
-    assert not any(ports.claim(port) for port in given)
+    assert len(claimed) == len(set(claimed)) == 40
+    assert not any(ports.claim(port) for port in claimed)
 
 
-def test_a_port_that_a_server_listens_on_is_not_given():
-    """Programs that claim nothing are seen by what they listen on."""
+def test_a_port_that_a_server_listens_on_cannot_be_claimed() -> None:
+    """Other programs claim no ports, so a port is also checked for a server that listens on it."""
     with socket.create_server((ports.HOST, 0)) as server:
         port = server.getsockname()[1]
+
         assert not ports.claim(port)

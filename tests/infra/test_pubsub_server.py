@@ -250,5 +250,5 @@ def test_every_letter_of_a_large_publish_arrives(pubsub: PubSub, receiver: Recei
 
 def test_a_publish_that_is_not_taken_is_said(pubsub: PubSub) -> None:
     """A topic that is not there: the caller fails and tries again, nothing is lost in silence."""
-    with pytest.raises(Unavailable, match="did not take 1"):
+    with pytest.raises(Unavailable, match="did not accept 1 message"):
         Publisher(from_environment({"GOOGLE_CLOUD_PROJECT": "local"})).publish([PubSubMessage("nowhere", b"1")])

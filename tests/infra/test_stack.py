@@ -93,8 +93,8 @@ class LocalStack:
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[LocalStack]:
-    running = LocalStack(tmp_path)
+def stack(open_path: Path) -> Iterator[LocalStack]:
+    running = LocalStack(open_path)
     yield running
     running.up.kill()
     running.up.wait()
@@ -151,9 +151,9 @@ def test_the_whole_stack(stack: LocalStack, tmp_path: Path) -> None:
     assert stack.run("env").returncode == 1
 
 
-def test_ports_that_another_program_took_are_left_to_it(tmp_path: Path) -> None:
+def test_ports_that_another_program_took_are_left_to_it(open_path: Path) -> None:
     """Between the choice of a port and its server's start anybody may take it: the stack starts again on others."""
-    stack = LocalStack(tmp_path, COMMANDS_WITHOUT_TWO_PORTS)
+    stack = LocalStack(open_path, COMMANDS_WITHOUT_TWO_PORTS)
     try:
         assert set(stack.processes()) == EVERY_KIND | SERVERS
         [taken] = re.findall(r"Another program has taken the port of (.*)\. Starting again", stack.output.read_text())

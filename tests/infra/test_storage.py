@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import socket
 import urllib.request
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
 from google.auth.credentials import AnonymousCredentials
-from google.cloud import storage
+from google.cloud import storage  # type: ignore[attr-defined]  # a namespace that other packages type
 
 from infra.local import ports, storage_events, storage_server
 from infra.local.storage_events import Bucket, Delivered, Watcher
@@ -33,19 +34,22 @@ def host(tmp_path: Path) -> Iterator[str]:
 
 @pytest.fixture
 def bucket(host: str) -> storage.Bucket:
-    """The ordinary client's bucket."""
-    options = {"api_endpoint": host}
-    return storage.Client("local", credentials=AnonymousCredentials(), client_options=options).bucket(NAME)
+    """The bucket, as Google's own client sees it."""
+    credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    return storage.Client("local", credentials=credentials, client_options={"api_endpoint": host}).bucket(NAME)
 
 
 @pytest.fixture
-def watcher(host: str, receiver: Receiver, tmp_path: Path) -> Callable[[], Watcher]:
-    """Makes a watcher: each knows what those before it delivered."""
-    return lambda: Watcher(Bucket(host, NAME), receiver.url, Delivered(tmp_path / "delivered"))
+def watcher(host: str, receiver: Receiver, tmp_path: Path) -> Iterator[Callable[[], Watcher]]:
+    """Creates watchers. Each knows what earlier watchers have delivered."""
+    with ExitStack() as watchers:
+        yield lambda: watchers.enter_context(
+            closing(Watcher(Bucket(host, NAME), receiver.url, Delivered(tmp_path / "delivered")))
+        )
 
 
-def test_a_session_takes_one_plain_put_with_the_metadata_it_was_opened_with(bucket: storage.Bucket, host: str) -> None:
-    """The browser's upload: the URL leads to this server, and who has it can change nothing but the bytes."""
+def test_an_upload_session_accepts_one_put_and_keeps_its_metadata(bucket: storage.Bucket, host: str) -> None:
+    """A browser uploads to the URL of this session. The URL lets it write the content, but not the metadata."""
     blob = bucket.blob("imports/shop/import/Süßes (1).csv")
     blob.metadata = {"user-uuid": "u"}
     url = blob.create_resumable_upload_session(content_type="text/csv", if_generation_match=0)
@@ -58,8 +62,8 @@ def test_a_session_takes_one_plain_put_with_the_metadata_it_was_opened_with(buck
     assert (stored.size, stored.metadata, stored.download_as_bytes()) == (4, {"user-uuid": "u"}, b"a,b\n")
 
 
-def test_a_client_that_sends_slowly_holds_up_nobody(bucket: storage.Bucket, host: str) -> None:
-    """An upload over a bad line must not stop the functions from reading."""
+def test_a_slow_client_does_not_block_other_clients(bucket: storage.Bucket, host: str) -> None:
+    """An upload over a slow connection must not stop the functions from reading."""
     address = host.removeprefix("http://").split(":")
     with socket.create_connection((address[0], int(address[1]))) as slow:
         slow.sendall(b"PUT /upload HTTP/1.1\r\nContent-Length: 1000\r\n\r\nhalf")
@@ -69,22 +73,21 @@ def test_a_client_that_sends_slowly_holds_up_nobody(bucket: storage.Bucket, host
     assert bucket.get_blob("imports/x").size == 5
 
 
-def test_what_was_stored_is_there_after_a_restart(bucket: storage.Bucket, tmp_path: Path) -> None:
-    """The files lie on disk, whole."""
+def test_objects_survive_a_restart(bucket: storage.Bucket, tmp_path: Path) -> None:
+    """The objects are stored on disk."""
     bucket.blob("imports/x").upload_from_string("kept")
 
     server = storage_server.server(tmp_path / "storage", ports.free_ports(1)[0], NAME)
-    with serving(server):
-        objects = Bucket(f"127.0.0.1:{server.server_port}", NAME).objects("imports/")
-        found = [resource["name"] for resource in objects]
+    with serving(server), closing(Bucket(f"127.0.0.1:{server.server_port}", NAME)) as reopened:
+        found = [resource["name"] for resource in reopened.objects("imports/")]
 
     assert found == ["imports/x"]
 
 
-def test_a_new_object_is_told_as_cloud_storage_tells_it(
+def test_a_new_object_sends_the_event_of_cloud_storage(
     bucket: storage.Bucket, watcher: Callable[[], Watcher], receiver: Receiver
 ) -> None:
-    """A CloudEvent in binary mode with the object's own resource; other folders are nobody's business."""
+    """The event is a CloudEvent in binary mode with the object's resource. Other folders send no events."""
     blob = bucket.blob("imports/shop/import/Süßes (1).csv")
     blob.metadata = {"user-uuid": "u"}
     blob.upload_from_string("a,b\n", content_type="text/csv")
@@ -100,44 +103,44 @@ def test_a_new_object_is_told_as_cloud_storage_tells_it(
     assert (event.json["generation"], event.json["metadata"]) == (str(blob.generation), {"user-uuid": "u"})
 
 
-def test_an_event_is_told_until_it_is_taken_and_then_no_more(
+def test_an_event_is_sent_until_it_is_accepted(
     bucket: storage.Bucket,
     watcher: Callable[[], Watcher],
     receiver: Receiver,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A function that is down gets the event later; one that took it is left alone."""
+    """A function that is down gets the event later, and an accepted event is not sent again."""
     monkeypatch.setattr(storage_events, "FIRST_BACKOFF_SECONDS", 0.01)
     bucket.blob("imports/x").upload_from_string("x")
     receiver.statuses += [503, 500]
-    watching = watcher()
+    running = watcher()
 
-    def told_three_times() -> bool:
-        watching.look()
+    def has_sent_three_times() -> bool:
+        running.look()
         return len(receiver.requests) >= 3
 
-    wait_until(told_three_times, "three events")
-    wait_until((tmp_path / "delivered").read_text, "the note of it")
-    watching.look()
+    wait_until(has_sent_three_times, "three events")
+    wait_until((tmp_path / "delivered").read_text, "the delivery to be recorded")
+    running.look()
     bucket.blob("imports/y").upload_from_string("y")
-    watching.look()
+    running.look()
 
     assert [request.json["name"] for request in receiver.wait(4)] == ["imports/x"] * 3 + ["imports/y"]
 
 
-def test_a_watcher_tells_what_came_while_there_was_none(
+def test_a_new_watcher_sends_only_the_missed_events(
     bucket: storage.Bucket, watcher: Callable[[], Watcher], receiver: Receiver, tmp_path: Path
 ) -> None:
-    """A killed watcher loses no event, and its successor does not begin from the start; a replaced file is news."""
+    """No event is lost when a watcher is killed, and its successor repeats none. A replaced file is a new event."""
     bucket.blob("imports/x").upload_from_string("x")
     watcher().look()
-    wait_until((tmp_path / "delivered").read_text, "the note of it")
+    wait_until((tmp_path / "delivered").read_text, "the delivery to be recorded")
 
     bucket.blob("imports/y").upload_from_string("y")
     replaced = bucket.blob("imports/x")
     replaced.upload_from_string("xx")
     watcher().look()
 
-    told = {(request.json["name"], request.json["size"]) for request in receiver.wait(3)[1:]}
-    assert told == {("imports/y", "1"), ("imports/x", "2")}
+    sent = {(request.json["name"], request.json["size"]) for request in receiver.wait(3)[1:]}
+    assert sent == {("imports/y", "1"), ("imports/x", "2")}

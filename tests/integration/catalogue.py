@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Values(NamedTuple):
-    """What a file says of one product."""
+    """The values of one product in a file, besides its identifier."""
 
     name: str
     price: Decimal
@@ -38,7 +38,7 @@ def new_values(identifiers: Sequence[str]) -> dict[str, Values]:
 
 
 def csv_of(rows: Rows) -> bytes:
-    """A clean file."""
+    """The rows as a CSV file without errors."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(("identifier", *Values._fields))
@@ -48,41 +48,41 @@ def csv_of(rows: Rows) -> bytes:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """One webshop's products."""
+    """The products of one webshop."""
 
     databases: Databases
     webshop_uuid: str
 
     def identifiers(self, count: int) -> list[str]:
-        """The first so many identifiers; they are what a file is made of."""
-        found = self.databases.product.rows(
+        """The first `count` identifiers."""
+        rows = self.databases.product.rows(
             "select identifier from products where webshop_uuid = cast(:webshop as uuid) order by 1 limit :count",
             webshop=self.webshop_uuid,
             count=count,
         )
-        return [identifier for (identifier,) in found]
+        return [identifier for (identifier,) in rows]
 
     def values(self, identifiers: Sequence[str]) -> dict[str, Values]:
-        """What the products hold now."""
-        found = self.databases.product.rows(
+        """The present values of products, by identifier."""
+        rows = self.databases.product.rows(
             f"select identifier, {', '.join(Values._fields)} from products where webshop_uuid = cast(:webshop as uuid)",
             webshop=self.webshop_uuid,
         )
-        wanted = set(identifiers)
-        return {identifier: Values(*values) for identifier, *values in found if identifier in wanted}
+        requested = set(identifiers)
+        return {identifier: Values(*values) for identifier, *values in rows if identifier in requested}
 
     def assert_applied(self, import_uuid: str, rows: Rows, run: int = 1) -> None:
-        """Every row stands in both databases, and was applied once."""
+        """Checks that every row is in the product and the legacy database, and was applied once."""
         assert self.values(list(rows)) == dict(rows)
         self.assert_applied_once(import_uuid, len(rows), run)
         self.assert_mirrored(import_uuid, list(rows))
 
     def assert_applied_once(self, import_uuid: str, rows: int, run: int = 1) -> None:
-        """The outcomes recorded beside the products add up to the file: no row was updated twice, none was left."""
-        assert self.outcomes(import_uuid, run)[1] == rows
+        """Checks that the recorded batch results add up to the file: each row was updated once."""
+        assert self.count_applied(import_uuid, run)[1] == rows
 
-    def outcomes(self, import_uuid: str, run: int = 1) -> tuple[int, int]:
-        """How many batches were applied, and how many rows they updated."""
+    def count_applied(self, import_uuid: str, run: int = 1) -> tuple[int, int]:
+        """The number of batches that were applied, and the number of rows that they updated."""
         [[batches, updated]] = self.databases.product.rows(
             "select count(*), coalesce(sum(updated), 0) from import_outcomes"
             " where import_uuid = cast(:import_uuid as uuid) and run = :run",
@@ -92,7 +92,7 @@ class Catalogue:
         return batches, int(updated)
 
     def assert_mirrored(self, import_uuid: str, identifiers: Sequence[str]) -> None:
-        """The legacy database says of these products what the product database says, in every mirrored column."""
+        """Waits for the mirror. Checks that every mirrored column of the products is equal in both databases."""
         wait_until(
             lambda: self.databases.product.value(
                 "select bool_and(mirrored_at is not null) from import_outcomes"
@@ -105,10 +105,10 @@ class Catalogue:
             f"select {', '.join(column.key for column in COLUMNS)} from products"
             " where webshop_uuid = cast(:webshop as uuid) order by identifier"
         )
-        wanted = set(identifiers)
-        product, legacy = (
-            [row for row in database.rows(statement, webshop=self.webshop_uuid) if row[0] in wanted]
+        requested = set(identifiers)
+        products, mirrored = (
+            [row for row in database.rows(statement, webshop=self.webshop_uuid) if row[0] in requested]
             for database in (self.databases.product, self.databases.legacy)
         )
-        assert len(product) == len(wanted)
-        assert legacy == product
+        assert len(products) == len(requested)
+        assert mirrored == products

@@ -1,4 +1,4 @@
-"""One stack a session, started as anybody starts it, on whatever servers the environment names."""
+"""One local stack per session, started by its command, which uses the servers that the environment names."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from tests.integration.shop import Shop
     from tests.integration.stack import Databases
 
-PRODUCTS = 20_000  # 40 batches: an import takes a second or two, long enough to be met on its way
+PRODUCTS = 20_000  # 40 batches: an import takes a second or two, long enough to observe it while it runs
 
 
 @contextmanager
 def running_stack(products: int, foreign: Mapping[str, str]) -> Iterator[LocalStack]:
-    """A stack in a folder of its own. Nothing of it may be left in the end."""
-    # Not pytest's own temporary folder: as root PostgreSQL runs as another user, who may not enter that.
+    """Runs a stack in a folder of its own. No process of it may be left at the end."""
+    # As root, PostgreSQL runs as another user, who may not enter pytest's own temporary folder.
     folder = Path(tempfile.mkdtemp(prefix="imports-and-exports-stack-"))
     stack = LocalStack(folder / "local", products, foreign)
     try:
@@ -63,13 +63,13 @@ def merchant(stack: LocalStack) -> Shop:
 
 @pytest.fixture
 def shop(merchant: Shop) -> Iterator[Shop]:
-    """The first webshop's user at the API. No import is active before a test nor after it."""
+    """The first webshop's user at the API. No import is active before or after a test."""
     yield merchant
-    wait_until(lambda: not active(merchant), "the end of every import of the test")
+    wait_until(lambda: not find_active(merchant), "the end of every import of the test")
 
 
-def active(shop: Shop) -> list[str]:
-    """The imports that are not over."""
+def find_active(shop: Shop) -> list[str]:
+    """Returns the uuids of the imports that have not ended."""
     pages = (shop.call("GET", f"imports?status={status}").json for status in ("IN_QUEUE", "IMPORTING"))
     return [item["uuid"] for page in pages for item in page["items"]]
 
@@ -81,7 +81,7 @@ def catalogue(databases: Databases, shop: Shop) -> Catalogue:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps all tests of the stack on one worker, so that they share the one they run on."""
+    """Keeps all tests of the stack on one worker, so that they share one stack."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.xdist_group("stack"))

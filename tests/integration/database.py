@@ -1,4 +1,4 @@
-"""A database of the running stack, as psql sees it, and locks that make functions wait at a known place."""
+"""Connections of the tests to the stack's databases, and locks that make functions wait at a known statement."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from tests.integration.waiting import wait_until
 if TYPE_CHECKING:
     from types import TracebackType
 
-# Statements of a Hold.
+# Statements of a Hold: each locks what its name says.
 ONE_PRODUCT = (
     "select 1 from products where webshop_uuid = cast(:webshop as uuid) and identifier = :identifier for update"
 )
 ONE_IMPORT = "select 1 from imports where uuid = cast(:import_uuid as uuid) for update"
-GATES = "lock table import_gates in share mode"  # nothing is sent while no gate can be opened
-IMPORTS = "lock table imports in share mode"  # nothing is recorded
+GATES = "lock table import_gates in share mode"  # no gate can be opened, so no batch is sent
+IMPORTS = "lock table imports in share mode"  # no import can be recorded or changed
 
 
 class Database:
-    """One database. Every question is a connection of its own, so that none is left over when the server is killed."""
+    """One database. Each query opens a connection of its own, so that a killed server leaves no broken connection."""
 
     def __init__(self, url: str) -> None:
         self._address = urlsplit(url)
 
     def connect(self) -> Connection:
-        where = self._address
+        url = self._address
         return Connection(
-            where.username or "postgres", where.hostname or "127.0.0.1", where.path.lstrip("/"), where.port or 5432
+            url.username or "postgres", url.hostname or "127.0.0.1", url.path.lstrip("/"), url.port or 5432
         )
 
     def rows(self, statement: str, **values: Any) -> list[Any]:
@@ -43,25 +43,26 @@ class Database:
         [[value]] = self.rows(statement, **values)
         return value
 
-    def waiting(self, statement: str) -> set[int]:
-        """The sessions that wait for a lock in the middle of a statement with this text in it."""
-        found = self.rows(
+    def find_blocked(self, statement: str) -> set[int]:
+        """Returns the pids of the sessions that wait for a lock in a statement that contains this text."""
+        rows = self.rows(
             "select pid from pg_stat_activity"
             " where datname = current_database() and wait_event_type = 'Lock' and strpos(lower(query), :text) > 0",
             text=statement.lower(),
         )
-        return {pid for (pid,) in found}
+        return {pid for (pid,) in rows}
 
-    def wait_for_waiting(self, statement: str) -> set[int]:
-        return wait_until(lambda: self.waiting(statement), f"a session that is held up in: {statement}")
+    def wait_for_blocked(self, statement: str) -> set[int]:
+        """Waits until `find_blocked` finds a session, and returns the pids."""
+        return wait_until(lambda: self.find_blocked(statement), f"a session that is blocked in: {statement}")
 
-    def sessions(self) -> set[int]:
-        """Every session there is."""
+    def find_sessions(self) -> set[int]:
+        """Returns the pids of all sessions of this database."""
         return {pid for (pid,) in self.rows("select pid from pg_stat_activity where datname = current_database()")}
 
 
 class Hold:
-    """A lock that the test holds, from its making until `release`: whoever needs it waits in the middle of a step."""
+    """A lock that the test holds until `release`: a function that needs it waits in the middle of a step."""
 
     def __init__(self, database: Database, statement: str, **values: Any) -> None:
         self._connection = database.connect()
@@ -69,7 +70,7 @@ class Hold:
         self._connection.run(statement, **values)
 
     def release(self) -> None:
-        with suppress(InterfaceError, OSError):  # its server was killed, or it was released before
+        with suppress(InterfaceError, OSError):  # its server was killed, or it was already released
             self._connection.close()
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Proxies that stand between the functions and their databases and cut the connections when a test says so."""
+"""Proxies between the functions and their databases, which break the connections when a test needs that."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 CHUNK_BYTES = 65_536
-RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, no seconds
+RESET_AT_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER is on, with a timeout of 0 seconds
 
 
 class Proxy(Protocol):
-    """What a test needs of a proxy."""
+    """The interface that the tests use."""
 
     port: int
 
     def cutting(self) -> AbstractContextManager[None]:
-        """Inside, the connections that are in use break with a reset."""
+        """While this context is open, connections in use break with a reset."""
 
     def stop(self) -> None:
-        """Ends it, and what goes through it."""
+        """Stops the proxy and closes its connections."""
 
 
 class Cutter:
-    """The tests' own proxy: resets every connection there is, at once, on both sides. New ones pass."""
+    """The tests' own proxy. It resets all existing connections immediately, on both sides, and accepts new ones."""
 
     def __init__(self, upstream_port: int) -> None:
         self._upstream_port = upstream_port
@@ -90,15 +90,15 @@ class Cutter:
     @staticmethod
     def _copy(source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
-            while piece := source.recv(CHUNK_BYTES):
-                sink.sendall(piece)
+            while chunk := source.recv(CHUNK_BYTES):
+                sink.sendall(chunk)
         for end in (source, sink):
             with suppress(OSError):
-                end.shutdown(socket.SHUT_RD)  # what one end does not say any more, the other need not hear
+                end.shutdown(socket.SHUT_RD)  # when one direction ends, the other direction ends too
 
 
 class Toxiproxy:
-    """Shopify's proxy: its toxic `reset_peer` resets a connection when the server's next answer comes."""
+    """Shopify's proxy. Its toxic `reset_peer` resets a connection when the server sends its next response."""
 
     def __init__(self, program: Path, upstream_port: int) -> None:
         self._program = program
@@ -107,7 +107,7 @@ class Toxiproxy:
 
     def start(self) -> Self:
         self._api = f"http://{HOST}:{self._control_port}/proxies"
-        command = [self._program, "-host", HOST, "-port", str(self._control_port)]
+        command = [str(self._program), "-host", HOST, "-port", str(self._control_port)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_until(lambda: self._call("GET", "") == {}, "toxiproxy", despite=(OSError,))
         listen, upstream = f"{HOST}:{self.port}", f"{HOST}:{self._upstream_port}"
@@ -134,7 +134,7 @@ class Toxiproxy:
         return json.loads(content) if content else None
 
 
-def toxiproxy_program() -> Path | None:
-    """Where toxiproxy is, if it is one of the servers for tests."""
+def find_toxiproxy() -> Path | None:
+    """Returns the path of toxiproxy, or None if the test servers do not include it."""
     program = Path(os.environ.get("TEST_SERVERS", ""), "toxiproxy-server")
     return program.absolute() if os.environ.get("TEST_SERVERS") and program.exists() else None

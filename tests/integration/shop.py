@@ -1,4 +1,4 @@
-"""A webshop's user at the HTTP API."""
+"""A client of the HTTP API: one user of one webshop."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 from functions.imports.states import ACTIVE
 from tests.integration.waiting import PATIENCE_SECONDS, wait_until
 
-Seen = dict[str, Any]  # an import as the API shows it
+ImportJson = dict[str, Any]  # an import in a response of the API
 
 
 class Unavailable(Exception):
-    """The API answered 5xx or not at all: what a user meets while something is being killed."""
+    """The API responded with 5xx or did not respond. This can happen while a test kills processes."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the API said."""
+class Response:
+    """A response of the API."""
 
     status: int
     headers: Mapping[str, str]
@@ -42,80 +42,83 @@ class Shop:
     user_uuid: str
     token: str
 
-    def call(self, method: str, path: str, body: Any = None) -> Answer:
-        """Calls the API below the webshop. Raises Unavailable for 5xx and for no answer."""
+    def call(self, method: str, path: str, body: Any = None) -> Response:
+        """Calls the API with a path below the webshop's. Raises Unavailable for 5xx and if there is no response."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         url = f"{self.api_url}/webshops/{self.webshop_uuid}/{path}"
-        answer = send(urllib.request.Request(url, data, headers, method=method))
-        if answer.status >= 500:
-            raise Unavailable(f"{method} {path}: {answer.status} {answer.body!r}")
-        return answer
+        response = send(urllib.request.Request(url, data, headers, method=method))
+        if response.status >= 500:
+            raise Unavailable(f"{method} {path}: {response.status} {response.body!r}")
+        return response
 
-    def start_import(self, file_name: str = "products.csv", **more: Any) -> Seen:
-        """Opens an upload."""
-        answer = self.call("POST", "imports", {"file_name": file_name, **more})
-        assert answer.status == 201, answer.body
-        started: Seen = answer.json
+    def start_import(self, file_name: str = "products.csv", **options: Any) -> ImportJson:
+        """Creates an import and returns it with the URL for its file."""
+        response = self.call("POST", "imports", {"file_name": file_name, **options})
+        assert response.status == 201, response.body
+        started: ImportJson = response.json
         return started
 
-    def upload(self, content: bytes, file_name: str = "products.csv", **more: Any) -> str:
-        """Starts an import, sends its file and returns its uuid."""
-        started = self.start_import(file_name, **more)
+    def upload(self, content: bytes, file_name: str = "products.csv", **options: Any) -> str:
+        """Starts an import, uploads its file and returns its uuid."""
+        started = self.start_import(file_name, **options)
         put(started, content)
         return str(started["uuid"])
 
-    def find(self, import_uuid: str) -> Seen | None:
-        """The import as it is now; None while it is not recorded."""
-        answer = self.call("GET", f"imports/{import_uuid}")
-        assert answer.status in (200, 404), answer.body
-        return answer.json if answer.status == 200 else None
+    def find(self, import_uuid: str) -> ImportJson | None:
+        """Returns the current state of the import, or None while it is not recorded."""
+        response = self.call("GET", f"imports/{import_uuid}")
+        assert response.status in (200, 404), response.body
+        return response.json if response.status == 200 else None
 
-    def retry(self, import_uuid: str) -> Answer:
+    def retry(self, import_uuid: str) -> Response:
         return self.call("POST", f"imports/{import_uuid}/retry")
 
     def uuids(self) -> set[str]:
-        """The imports of the newest page."""
+        """Returns the uuids of the newest page of imports."""
         return {item["uuid"] for item in self.call("GET", "imports?limit=200").json["items"]}
 
-    def wait_for(self, import_uuid: str, what: str, despite: tuple[type[Exception], ...] = (), **values: Any) -> Seen:
-        """Waits until the import is recorded and holds `values`."""
+    def wait_for(
+        self, import_uuid: str, what: str, despite: tuple[type[Exception], ...] = (), **values: Any
+    ) -> ImportJson:
+        """Waits until the import is recorded and has `values`. `what` completes "the import …" in the error."""
 
-        def seen() -> Seen | None:
+        def find_matching() -> ImportJson | None:
             found = self.find(import_uuid)
             return found if found and values.items() <= found.items() else None
 
-        return wait_until(seen, f"the import {what}", despite)
+        return wait_until(find_matching, f"the import {what}", despite)
 
-    def wait_for_end(self, import_uuid: str, despite: tuple[type[Exception], ...] = ()) -> Seen:
-        """The import once it is over, its ledger checked: every row of the file is accounted for once."""
+    def wait_for_end(self, import_uuid: str, despite: tuple[type[Exception], ...] = ()) -> ImportJson:
+        """Waits until the import has ended, and checks that its ledger counts every row of the file once."""
 
-        def over() -> Seen | None:
+        def find_ended() -> ImportJson | None:
             found = self.find(import_uuid)
             return found if found and found["status"] not in ACTIVE else None
 
-        seen = wait_until(over, f"the end of import {import_uuid}", despite)
-        assert seen["total_rows"] == seen["updated_rows"] + seen["unchanged_rows"] + seen["failed_rows"]
-        assert seen["reason"]
-        assert seen["progress_percent"] == 100
-        return seen
+        ended = wait_until(find_ended, f"the end of import {import_uuid}", despite)
+        assert ended["total_rows"] == ended["updated_rows"] + ended["unchanged_rows"] + ended["failed_rows"]
+        assert ended["reason"]
+        assert ended["progress_percent"] == 100
+        return ended
 
 
-def put(started: Seen, content: bytes) -> None:
-    """Sends the bytes where the API said, with the headers that it said."""
-    answer = send(
+def put(started: ImportJson, content: bytes) -> None:
+    """Uploads the content to the URL and with the headers that the API returned."""
+    response = send(
         urllib.request.Request(
             started["upload_url"], content, started["upload_headers"], method=started["upload_method"]
         )
     )
-    assert answer.status == 200, answer
+    assert response.status == 200, response
 
 
-def send(request: urllib.request.Request) -> Answer:
+def send(request: urllib.request.Request) -> Response:
+    """Sends a request and returns the response of any status. Raises Unavailable if there is none."""
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as response:
-            return Answer(response.status, dict(response.headers), response.read())
+            return Response(response.status, dict(response.headers), response.read())
     except urllib.error.HTTPError as error:
-        return Answer(error.code, dict(error.headers), error.read())
+        return Response(error.code, dict(error.headers), error.read())
     except (OSError, http.client.HTTPException) as error:
         raise Unavailable(f"{request.full_url}: {error!r}") from error

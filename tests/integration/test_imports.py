@@ -1,4 +1,4 @@
-"""Imports as merchants and programs meet them, on the whole running stack."""
+"""Imports by merchants and by programs, on a running stack."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.integration.shop import put
 from tests.integration.waiting import wait_until
 
 if TYPE_CHECKING:
-    from google.cloud import storage
+    from google.cloud import storage  # type: ignore[attr-defined]  # a namespace that other packages type
 
     from tests.integration.catalogue import Catalogue
     from tests.integration.shop import Shop
@@ -30,71 +30,72 @@ MIXED_ROWS = """identifier;name;price;stock_on_hand;ean_code
 {2};one comma three digits;1,234;1;
 {3};damaged by a spreadsheet;1,00;1;4,00638E+12
 {4};Crème brûlée;2,25;-3;
-{0};a twin of row 2;3,00;1;
-nobody's;no such product;3,00;1;
+{0};same product as row 2;3,00;1;
+merchant's;no such product;3,00;1;
 {5};too precise;9,999;1;
 """
 
 
-def test_a_clean_file(shop: Shop, catalogue: Catalogue) -> None:
-    """A clean file ends COMPLETED, and what it says stands in the product database and in the legacy database."""
+def test_a_clean_file_is_applied_and_mirrored(shop: Shop, catalogue: Catalogue) -> None:
+    """Its import ends COMPLETED, and its values are in the product database and in the legacy database."""
     rows = new_values(catalogue.identifiers(700))
 
     import_uuid = shop.upload(csv_of(rows), "spring.csv", size_bytes=len(csv_of(rows)))
-    seen = shop.wait_for_end(import_uuid)
+    ended = shop.wait_for_end(import_uuid)
 
-    assert (seen["status"], seen["total_rows"], seen["updated_rows"]) == ("COMPLETED", 700, 700)
-    assert (seen["file_name"], seen["user_uuid"], seen["run"]) == ("spring.csv", shop.user_uuid, 1)
-    assert (seen["encoding"].lower(), seen["delimiter"], seen["processing_offset"]) == ("utf-8", ",", 700)
+    assert (ended["status"], ended["total_rows"], ended["updated_rows"]) == ("COMPLETED", 700, 700)
+    assert (ended["file_name"], ended["user_uuid"], ended["run"]) == ("spring.csv", shop.user_uuid, 1)
+    assert (ended["encoding"].lower(), ended["delimiter"], ended["processing_offset"]) == ("utf-8", ",", 700)
     catalogue.assert_applied(import_uuid, rows)
 
 
 def test_a_large_file_shows_its_progress(shop: Shop, catalogue: Catalogue, databases: Databases) -> None:
-    """Who looks at a large import while it runs sees it grow, and never shrink, until all is applied."""
+    """Its counts only grow while it runs, until all rows are applied."""
     rows = new_values(catalogue.identifiers(20_000))
-    seen: list[dict[str, Any]] = []
+    snapshots: list[dict[str, Any]] = []
 
-    def looked() -> bool:
-        if found := shop.find(import_uuid):
-            seen.append(found)
-        return bool(seen) and seen[-1]["status"] not in ACTIVE
+    def is_ended() -> bool:
+        """Adds a snapshot of the import, and says whether it is the last."""
+        if snapshot := shop.find(import_uuid):
+            snapshots.append(snapshot)
+        return bool(snapshots) and snapshots[-1]["status"] not in ACTIVE
 
     with (
-        Hold(databases.product, GATES) as nothing_is_sent,
+        Hold(databases.product, GATES) as gates,  # no batch is sent
         Hold(databases.product, ONE_PRODUCT, webshop=shop.webshop_uuid, identifier=list(rows)[-1]),
     ):
         import_uuid = shop.upload(csv_of(rows))
-        wait_until(lambda: looked() or (seen and seen[-1]["total_rows"]), "the number of rows")
-        nothing_is_sent.release()
-        wait_until(lambda: looked() or seen[-1]["updated_rows"] >= 19_000, "95 per cent of the import")
-        assert 95 <= seen[-1]["progress_percent"] <= 99
-    wait_until(looked, "the end of the import")
+        wait_until(lambda: is_ended() or (snapshots and snapshots[-1]["total_rows"]), "the number of rows")
+        gates.release()
+        wait_until(lambda: is_ended() or snapshots[-1]["updated_rows"] >= 19_000, "95 per cent of the import")
+        assert 95 <= snapshots[-1]["progress_percent"] <= 99
+    wait_until(is_ended, "the end of the import")
 
-    assert (seen[-1]["status"], seen[-1]["updated_rows"]) == ("COMPLETED", 20_000)
-    for field, steps in (("progress_percent", 3), ("updated_rows", 3), ("processing_offset", 2)):
-        values = [found[field] for found in seen]
+    assert (snapshots[-1]["status"], snapshots[-1]["updated_rows"]) == ("COMPLETED", 20_000)
+    for field, least_values in (("progress_percent", 3), ("updated_rows", 3), ("processing_offset", 2)):
+        values = [snapshot[field] for snapshot in snapshots]
         assert values == sorted(values)
-        assert len(set(values)) >= steps, f"{field} was only ever {sorted(set(values))}"
-    assert {found["total_rows"] for found in seen} <= {0, 20_000}
+        assert len(set(values)) >= least_values, f"{field} was only {sorted(set(values))}"
+    assert {snapshot["total_rows"] for snapshot in snapshots} <= {0, 20_000}
     catalogue.assert_applied(import_uuid, rows)
 
 
-def test_a_mixed_file_is_mended_with_its_report(shop: Shop, catalogue: Catalogue) -> None:
-    """What a spreadsheet saves: the good rows are applied; the report, mended in its cells, is uploaded as it is."""
-    names = catalogue.identifiers(6)
-    import_uuid = shop.upload(MIXED_ROWS.format(*names).replace("\n", "\r\n").encode("cp1252"), "Preise März.csv")
-    seen = shop.wait_for_end(import_uuid)
+def test_the_corrected_error_report_of_a_mixed_file_can_be_imported(shop: Shop, catalogue: Catalogue) -> None:
+    """A spreadsheet saved the file. Its good rows are applied; only cells of the report are corrected."""
+    identifiers = catalogue.identifiers(6)
+    import_uuid = shop.upload(MIXED_ROWS.format(*identifiers).replace("\n", "\r\n").encode("cp1252"), "Preise März.csv")
+    first = shop.wait_for_end(import_uuid)
 
-    assert seen["status"] == "COMPLETED_WITH_ERRORS"
-    assert (seen["updated_rows"], seen["failed_rows"], seen["total_rows"]) == (2, 6, 8)
-    assert (seen["encoding"], seen["delimiter"]) == ("Windows-1252", ";")
-    values = catalogue.values(names)
-    assert values[names[0]] == ("Süßes für Müller, 5 €", Decimal("1234.50"), 7)
-    assert values[names[4]] == ("Crème brûlée", Decimal("2.25"), -3)
+    assert first["status"] == "COMPLETED_WITH_ERRORS"
+    assert (first["updated_rows"], first["failed_rows"], first["total_rows"]) == (2, 6, 8)
+    assert (first["encoding"], first["delimiter"]) == ("Windows-1252", ";")
+    values = catalogue.values(identifiers)
+    assert values[identifiers[0]] == ("Süßes für Müller, 5 €", Decimal("1234.50"), 7)
+    assert values[identifiers[4]] == ("Crème brûlée", Decimal("2.25"), -3)
 
-    answer = shop.call("GET", f"imports/{import_uuid}/errors")
-    assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
-    report = list(csv.DictReader(io.StringIO(answer.body.decode("utf-8-sig")), delimiter=";"))
+    response = shop.call("GET", f"imports/{import_uuid}/errors")
+    assert response.headers["Content-Type"] == "text/csv; charset=utf-8"
+    report = list(csv.DictReader(io.StringIO(response.body.decode("utf-8-sig")), delimiter=";"))
     assert [row["Row number"] for row in report] == ["3", "4", "5", "7", "8", "9"]
     assert [row["Error columns"] for row in report] == [
         "price",
@@ -110,19 +111,19 @@ def test_a_mixed_file_is_mended_with_its_report(shop: Shop, catalogue: Catalogue
     for row in report:
         row["price"], row["ean_code"] = "4,25", "4006381333931"
     report[3]["identifier"], report[4]["identifier"] = catalogue.identifiers(8)[6:]
-    mended = io.StringIO()
-    writer = csv.DictWriter(mended, report[0], delimiter=";", lineterminator="\r\n")
+    corrected = io.StringIO()
+    writer = csv.DictWriter(corrected, report[0], delimiter=";", lineterminator="\r\n")
     writer.writeheader()
     writer.writerows(report)
-    again = shop.wait_for_end(shop.upload(mended.getvalue().encode("utf-8-sig"), "mended.csv"))
+    second = shop.wait_for_end(shop.upload(corrected.getvalue().encode("utf-8-sig"), "corrected.csv"))
 
-    assert (again["status"], again["updated_rows"]) == ("COMPLETED", 6)
-    assert again["skipped_columns"] == ["Row number", "Error columns", "Error codes", "Errors"]
-    assert catalogue.values(names)[names[1]] == ("twelve five nil", Decimal("4.25"), 1)
+    assert (second["status"], second["updated_rows"]) == ("COMPLETED", 6)
+    assert second["skipped_columns"] == ["Row number", "Error columns", "Error codes", "Errors"]
+    assert catalogue.values(identifiers)[identifiers[1]] == ("twelve five nil", Decimal("4.25"), 1)
 
 
-def workbook() -> bytes:
-    """The beginning of what a spreadsheet saves as XLSX."""
+def xlsx_start() -> bytes:
+    """A ZIP archive with the first files of an XLSX workbook: enough to recognize the type."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr("[Content_Types].xml", "<Types/>")
@@ -130,14 +131,14 @@ def workbook() -> bytes:
     return out.getvalue()
 
 
-# id: the file, what is asked for, the state it ends in, a word of the reason
-REFUSED = {
+# id: the file, the options of its import, the final state, a part of the reason
+REFUSED_FILES: dict[str, tuple[bytes, dict[str, str], str, str]] = {
     "unknown heading": (b"identifier,prise\r\nP-000001,1.00\r\n", {}, "FAILED_HEADERS", "prise"),
     "repeated heading": (b"identifier,price,Price\r\nP-000001,1.00,2.00\r\n", {}, "FAILED_HEADERS", "price"),
     "no identifier": (b"name,price\r\nMug,1.00\r\n", {}, "FAILED_HEADERS", "identifier"),
     "empty file": (b"", {}, "FAILED_HEADERS", "empty"),
     "picture": (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", {}, "FAILED_HEADERS", "PNG"),
-    "workbook": (workbook(), {}, "FAILED_HEADERS", "XLSX"),
+    "workbook": (xlsx_start(), {}, "FAILED_HEADERS", "XLSX"),
     "heading alone": (b"identifier,price\r\n", {}, "FAILED_WITH_VALIDATION_ERRORS", "no rows"),
     "too large": (b"identifier\r\n".ljust(MAX_FILE_BYTES + 1, b"x"), {}, "FAILED_WITH_VALIDATION_ERRORS", "5 MB"),
     "nothing applies": (b"identifier,price\r\nno-such,1.00\r\n", {}, "FAILED_WITH_VALIDATION_ERRORS", "None"),
@@ -151,70 +152,71 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
-def test_a_file_that_is_refused(shop: Shop, databases: Databases, case: str) -> None:
-    """What cannot be imported ends in the state that says why, with a reason to act on, and changes no product."""
-    content, wanted, status, word = REFUSED[case]
+@pytest.mark.parametrize("case", REFUSED_FILES)
+def test_a_refused_file_changes_no_product(shop: Shop, databases: Databases, case: str) -> None:
+    """The final state and the reason say why the file was refused."""
+    content, options, status, reason_part = REFUSED_FILES[case]
 
-    import_uuid = shop.upload(content, **wanted)
-    seen = shop.wait_for_end(import_uuid)
+    import_uuid = shop.upload(content, **options)
+    ended = shop.wait_for_end(import_uuid)
 
-    assert seen["status"] == status
-    assert word.lower() in seen["reason"].lower()
-    assert seen["updated_rows"] == seen["unchanged_rows"] == 0
-    outcomes = "select coalesce(sum(updated), 0) from import_outcomes where import_uuid = cast(:uuid as uuid)"
-    assert databases.product.value(outcomes, uuid=import_uuid) == 0
+    assert ended["status"] == status
+    assert reason_part.lower() in ended["reason"].lower()
+    assert ended["updated_rows"] == ended["unchanged_rows"] == 0
+    statement = "select coalesce(sum(updated), 0) from import_outcomes where import_uuid = cast(:uuid as uuid)"
+    assert databases.product.value(statement, uuid=import_uuid) == 0
 
 
 def test_a_declared_size_over_the_limit_is_refused_before_the_upload(shop: Shop) -> None:
-    """A client that says how large its file is need not send it in vain."""
-    answer = shop.call("POST", "imports", {"file_name": "large.csv", "size_bytes": MAX_FILE_BYTES + 1})
+    """A client that declares the size does not send a file that cannot be imported."""
+    response = shop.call("POST", "imports", {"file_name": "large.csv", "size_bytes": MAX_FILE_BYTES + 1})
 
-    assert answer.status == 422
-    assert "5 MB" in answer.json["detail"]
+    assert response.status == 422
+    assert "5 MB" in response.json["detail"]
 
 
 def put_file(bucket: storage.Bucket, path: str, content: bytes, metadata: dict[str, str]) -> None:
+    """Writes an object as a program does, without the API."""
     blob = bucket.blob(path)
     blob.metadata = metadata
     blob.upload_from_string(content, content_type="text/csv")
 
 
-def test_a_program_puts_a_file_into_the_bucket(stack: LocalStack, shop: Shop, catalogue: Catalogue) -> None:
-    """A file with its metadata is an import without any call of the API; a path that is none of ours is ignored."""
+def test_a_file_that_a_program_writes_is_imported(stack: LocalStack, shop: Shop, catalogue: Catalogue) -> None:
+    """A file with its metadata becomes an import without a call of the API. Other paths are ignored and logged."""
     rows = new_values(catalogue.identifiers(30))
     import_uuid = str(uuid.uuid4())
     metadata = {"user-uuid": shop.user_uuid, "operation": "UPDATE", "on-error": "partial"}
     before = shop.uuids()
-    others = (
+    other_paths = (
         f"imports/{uuid.uuid4()}.csv",
         f"imports/{shop.webshop_uuid}/{uuid.uuid4()}/too/deep.csv",
         f"imports/{shop.webshop_uuid}/not-a-uuid/products.csv",
     )
 
-    for path in others:
+    for path in other_paths:
         put_file(stack.bucket(), path, csv_of(rows), metadata)
     put_file(stack.bucket(), f"imports/{shop.webshop_uuid}/{import_uuid}/nightly.csv", csv_of(rows), metadata)
-    seen = shop.wait_for_end(import_uuid)
+    ended = shop.wait_for_end(import_uuid)
 
-    assert (seen["status"], seen["file_name"]) == ("COMPLETED", "nightly.csv")
+    assert (ended["status"], ended["file_name"]) == ("COMPLETED", "nightly.csv")
     catalogue.assert_applied(import_uuid, rows)
-    wait_until(lambda: all(stack.delivered(path) for path in others), "the events of the other files")
+    wait_until(lambda: all(stack.is_delivered(path) for path in other_paths), "the events of the other files")
     assert shop.uuids() - before == {import_uuid}
-    for path in others:
-        assert stack.told("import_upload").count(path) == 1
+    for path in other_paths:
+        assert stack.read_log("import_upload").count(path) == 1
 
 
 def test_a_file_without_a_user_fails_with_that_reason(stack: LocalStack, shop: Shop, catalogue: Catalogue) -> None:
-    """Nobody can be asked about such a file: it is not imported, it is not lost either, and a user may retry it."""
+    """Such an import has no user to ask, so its rows are not applied. A user of the webshop may retry it."""
     rows = new_values(catalogue.identifiers(10))
     import_uuid = str(uuid.uuid4())
 
     put_file(stack.bucket(), f"imports/{shop.webshop_uuid}/{import_uuid}/f.csv", csv_of(rows), {"operation": "UPDATE"})
-    seen = shop.wait_for_end(import_uuid)
+    failed = shop.wait_for_end(import_uuid)
 
-    assert (seen["status"], seen["user_uuid"]) == ("FAILED_UNEXPECTEDLY", None)
-    assert "user-uuid" in seen["reason"]
+    assert (failed["status"], failed["user_uuid"]) == ("FAILED_UNEXPECTEDLY", None)
+    assert "user-uuid" in failed["reason"]
 
     assert shop.retry(import_uuid).status == 202
     retried = shop.wait_for_end(import_uuid)
@@ -222,8 +224,8 @@ def test_a_file_without_a_user_fails_with_that_reason(stack: LocalStack, shop: S
     assert (retried["status"], retried["user_uuid"], retried["run"]) == ("COMPLETED", shop.user_uuid, 2)
 
 
-def test_two_imports_at_the_same_moment(shop: Shop, catalogue: Catalogue, databases: Databases) -> None:
-    """One import a webshop: the second is refused, or fails with the first one's uuid, and a retry applies it whole."""
+def test_of_two_imports_at_once_one_runs(shop: Shop, catalogue: Catalogue, databases: Databases) -> None:
+    """The API refuses the other import, or it fails with the uuid of the first. A retry applies all of it."""
     first_rows, second_rows = (new_values(catalogue.identifiers(600)) for _ in range(2))
     [blocked] = catalogue.identifiers(1)
     first, second = shop.start_import("first.csv"), shop.start_import("second.csv")
@@ -232,13 +234,13 @@ def test_two_imports_at_the_same_moment(shop: Shop, catalogue: Catalogue, databa
         put(first, csv_of(first_rows))
         shop.wait_for(first["uuid"], "to be imported", status="IMPORTING")
         put(second, csv_of(second_rows))
-        seen = shop.wait_for_end(second["uuid"])
+        failed = shop.wait_for_end(second["uuid"])
 
-        assert seen["status"] == "FAILED_UNEXPECTEDLY"
-        assert first["uuid"] in seen["reason"]
-        for answer in (shop.retry(second["uuid"]), shop.call("POST", "imports", {"file_name": "third.csv"})):
-            assert (answer.status, answer.json["active_import_uuid"]) == (409, first["uuid"])
-            assert answer.headers["Content-Type"] == "application/problem+json"
+        assert failed["status"] == "FAILED_UNEXPECTEDLY"
+        assert first["uuid"] in failed["reason"]
+        for response in (shop.retry(second["uuid"]), shop.call("POST", "imports", {"file_name": "third.csv"})):
+            assert (response.status, response.json["active_import_uuid"]) == (409, first["uuid"])
+            assert response.headers["Content-Type"] == "application/problem+json"
 
     assert shop.wait_for_end(first["uuid"])["status"] == "COMPLETED"
     catalogue.assert_applied(first["uuid"], first_rows)
@@ -248,8 +250,8 @@ def test_two_imports_at_the_same_moment(shop: Shop, catalogue: Catalogue, databa
     assert shop.retry(second["uuid"]).status == 409
 
 
-def test_nobody_sees_the_imports_of_another_webshop(stack: LocalStack, shop: Shop, catalogue: Catalogue) -> None:
-    """The user of another webshop, with a valid token, cannot find, retry, report or list it; nor can nobody."""
+def test_imports_are_hidden_from_users_of_other_webshops(stack: LocalStack, shop: Shop, catalogue: Catalogue) -> None:
+    """A valid token of another webshop's user does not help to find, retry or list them, nor does an invalid token."""
     import_uuid = shop.upload(csv_of(new_values(catalogue.identifiers(5))))
     shop.wait_for_end(import_uuid)
     stranger = stack.other_shop()

@@ -1,4 +1,4 @@
-"""Kafka's side: what the bridge makes of a record, and a real broker that dies or hangs during an import."""
+"""The bridge turns Kafka's records into messages, and an import survives a broker that dies or hangs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from confluent_kafka import Producer
-from google.cloud import pubsub_v1
+from google.cloud import pubsub_v1  # type: ignore[attr-defined]  # a namespace that other packages type
 
 from shared.messages import ImportTrigger
 from tests.integration.catalogue import csv_of, new_values
@@ -34,13 +34,13 @@ KAFKA_DIR = os.environ.get("KAFKA_DIR", "")  # set by with_servers, beside KAFKA
 PROJECT = "local"
 TOPIC = ImportTrigger.topic
 
-Pushed = dict[str, Any]  # a Pub/Sub message as it is pushed
+Message = dict[str, Any]  # a Pub/Sub message in a push request
 
 
 @pytest.fixture(scope="session")
-def pushed(stack: LocalStack) -> Iterator[list[Pushed]]:
-    """What a subscription of the tests' own is pushed of one topic, until the session ends."""
-    messages: list[Pushed] = []
+def pushed(stack: LocalStack) -> Iterator[list[Message]]:
+    """The messages of one topic, which a subscription of the tests' own pushes until the session ends."""
+    messages: list[Message] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:  # the name that http.server calls
@@ -67,31 +67,33 @@ def pushed(stack: LocalStack) -> Iterator[list[Pushed]]:
     server.server_close()
 
 
-def test_the_bridge_makes_the_message_that_googles_connector_makes(stack: LocalStack, pushed: list[Pushed]) -> None:
-    """Value, key, position, time and headers: managed Kafka Connect could take the bridge's place."""
-    trigger = ImportTrigger(UUID(stack.env["WEBSHOP_UUID"]), uuid4(), run=1)  # of no import: nothing comes of it
+def test_the_bridge_creates_the_same_message_as_googles_connector(stack: LocalStack, pushed: list[Message]) -> None:
+    """Value, key, position, time and headers are the same, so managed Kafka Connect could replace the bridge."""
+    trigger = ImportTrigger(
+        UUID(stack.env["WEBSHOP_UUID"]), uuid4(), run=1
+    )  # there is no such import: it has no effect
     reports: list[Any] = []
     producer = Producer({"bootstrap.servers": stack.env["KAFKA_BOOTSTRAP_SERVERS"]})
 
     producer.produce(
         TOPIC,
         key=str(trigger.webshop_uuid),
-        value=trigger.encoded(),
+        value=trigger.encode(),
         headers=[("message-id", "m-1"), ("note", "Süß".encode())],
         timestamp=1_700_000_000_123,
         on_delivery=lambda error, record: reports.append(error or record),
     )
     assert producer.flush(PATIENCE_SECONDS) == 0
     [record] = reports
-    mark = {"kafka.partition": str(record.partition()), "kafka.offset": str(record.offset())}
+    position = {"kafka.partition": str(record.partition()), "kafka.offset": str(record.offset())}
 
-    def arrived() -> Pushed | None:
-        return next((message for message in pushed if mark.items() <= message["attributes"].items()), None)
+    def find_message() -> Message | None:
+        return next((message for message in pushed if position.items() <= message["attributes"].items()), None)
 
-    message = wait_until(arrived, "the pushed message")
-    assert base64.b64decode(message["data"]) == trigger.encoded()
+    message = wait_until(find_message, "the pushed message")
+    assert base64.b64decode(message["data"]) == trigger.encode()
     assert message["attributes"] == {
-        **mark,
+        **position,
         "key": str(trigger.webshop_uuid),
         "kafka.topic": TOPIC,
         "kafka.timestamp": "1700000000123",
@@ -100,50 +102,50 @@ def test_the_bridge_makes_the_message_that_googles_connector_makes(stack: LocalS
     }
 
 
-def test_our_own_messages_say_who_they_are(shop: Shop, catalogue: Catalogue, pushed: list[Pushed]) -> None:
-    """A message of ours carries an id and its trace, so that what it caused can be found in the logs."""
+def test_messages_have_an_id_and_a_trace(shop: Shop, catalogue: Catalogue, pushed: list[Message]) -> None:
+    """With them, people can find the effects of a message in the logs."""
     import_uuid = shop.upload(csv_of(new_values(catalogue.identifiers(3))))
     shop.wait_for_end(import_uuid)
 
-    def arrived() -> Pushed | None:
+    def find_trigger() -> Message | None:
         return next((message for message in pushed if import_uuid in str(base64.b64decode(message["data"]))), None)
 
-    attributes = wait_until(arrived, "the import's trigger")["attributes"]
+    attributes = wait_until(find_trigger, "the import's trigger")["attributes"]
     assert attributes["key"] == shop.webshop_uuid
     assert UUID(attributes["message-id"])
     version, trace, span, _flags = attributes["traceparent"].split("-")
     assert (version, len(trace), len(span)) == ("00", 32, 16)
 
 
-def kafka(command: str) -> None:
-    """Tells the program that started the broker."""
+def control_kafka(command: str) -> None:
+    """Runs a command of the program that started the broker."""
     program = Path(os.environ["TEST_SERVERS"], "kafka").absolute()
     subprocess.run([program, command, KAFKA_DIR], check=True, stdout=subprocess.DEVNULL)
 
 
 @contextmanager
-def hanging_broker() -> Iterator[None]:
-    kafka("pause")
+def paused_broker() -> Iterator[None]:
+    control_kafka("pause")
     try:
         yield
     finally:
-        kafka("resume")
+        control_kafka("resume")
 
 
 @contextmanager
-def dead_broker() -> Iterator[None]:
-    kafka("kill")
+def killed_broker() -> Iterator[None]:
+    control_kafka("kill")
     try:
         yield
     finally:
-        kafka("start")
+        control_kafka("start")
 
 
-@pytest.mark.skipif(not KAFKA_DIR, reason="only a real broker, started by with_servers, can be killed and hung")
-def test_the_broker_dies_and_hangs_during_an_import(
+@pytest.mark.skipif(not KAFKA_DIR, reason="only a real broker, started by with_servers, can be killed and paused")
+def test_an_import_survives_a_broker_that_dies_or_hangs(
     stack: LocalStack, shop: Shop, catalogue: Catalogue, databases: Databases
 ) -> None:
-    """A broker that is started again, and one that hangs for a while, cost time and no row."""
+    """The import waits for a broker that restarts, and for one that hangs for some time. It loses no row."""
     rows = new_values(catalogue.identifiers(20_000))
     late = {"webshop": shop.webshop_uuid, "identifier": list(rows)[-BATCH_ROWS // 2]}
 
@@ -152,18 +154,18 @@ def test_the_broker_dies_and_hangs_during_an_import(
         shop.wait_for(import_uuid, "to be validated", total_rows=len(rows))
         with Hold(databases.service, ONE_IMPORT, import_uuid=import_uuid) as half_sent:
             unsent.release()
-            databases.service.wait_for_waiting(SENDING)
-            with dead_broker():
-                half_sent.release()  # import_batches sends the next ones to nobody
-        databases.product.wait_for_waiting(APPLYING)
-        with hanging_broker():
-            applied, _ = catalogue.outcomes(import_uuid)
+            databases.service.wait_for_blocked(SENDING)
+            with killed_broker():
+                half_sent.release()  # import_batches sends the next batches while no broker runs
+        databases.product.wait_for_blocked(APPLYING)
+        with paused_broker():
+            applied, _ = catalogue.count_applied(import_uuid)
             unapplied.release()
-            wait_until(lambda: catalogue.outcomes(import_uuid)[0] > applied, "a batch to be applied")
-            seen = shop.find(import_uuid)
-            assert seen is not None
-            assert seen["status"] == "IMPORTING"  # its result cannot have come through
-    seen = shop.wait_for_end(import_uuid)
+            wait_until(lambda: catalogue.count_applied(import_uuid)[0] > applied, "a batch to be applied")
+            current = shop.find(import_uuid)
+            assert current is not None
+            assert current["status"] == "IMPORTING"  # the broker cannot pass on the result
+    ended = shop.wait_for_end(import_uuid)
 
-    assert (seen["status"], seen["updated_rows"], seen["run"]) == ("COMPLETED", len(rows), 1)
+    assert (ended["status"], ended["updated_rows"], ended["run"]) == ("COMPLETED", len(rows), 1)
     catalogue.assert_applied(import_uuid, rows)

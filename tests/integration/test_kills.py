@@ -1,4 +1,4 @@
-"""Processes and servers killed in the middle of a step. A lock that the test holds says where the middle is."""
+"""Processes and servers are killed in the middle of a step. A lock that the test holds stops the step there."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 500
 
-# What each function's session does when a lock holds it up, as far as the statement's text tells it from others.
+# The statement in which a lock blocks each function's session: as much of its text as distinguishes it from others.
 RECORDING = "INSERT INTO imports"  # import_upload
-WAKING = "UPDATE imports SET wake_at"  # sweep
+REQUEUEING = "UPDATE imports SET wake_at"  # sweep
 OPENING = "insert into import_gates"  # import_batches, before it sends anything
 SENDING = "processing_offset="  # import_batches, between two bundles of batches
 COUNTING = "SELECT imports.uuid, imports.webshop_uuid"  # import_progress, locking the import's row
@@ -31,87 +31,88 @@ MIRRORING = "select identifier from products"  # import_mirror, locking what it 
 def test_every_function_is_killed_once_during_one_import(
     stack: LocalStack, shop: Shop, catalogue: Catalogue, databases: Databases
 ) -> None:
-    """Each function of the import, the bridge and the Pub/Sub server die in the middle of their work: nobody notices.
+    """Each function of the import, the bridge and the Pub/Sub server die in the middle of their work.
 
-    The import ends COMPLETED, each row applied once, the ledger balanced and the mirror equal. No message was given up
-    on: five tries last longer than it takes to start a process again.
+    The import still ends COMPLETED, each row is applied once, the ledger balances and the mirror is equal. No message
+    becomes a dead letter, because five attempts last longer than a process needs to start again.
     """
-    given_up = stack.dead_letters()
+    dead_letters = stack.dead_letters()
     rows = new_values(catalogue.identifiers(20_000))
-    service, product, legacy = databases.service, databases.product, databases.legacy
-    one_late = {"webshop": shop.webshop_uuid, "identifier": list(rows)[-BATCH_ROWS // 2]}
-    one_of_the_rest = {"webshop": shop.webshop_uuid, "identifier": list(rows)[-4 * BATCH_ROWS]}
+    service_db, product_db, legacy_db = databases.service, databases.product, databases.legacy
+    late_to_apply = {"webshop": shop.webshop_uuid, "identifier": list(rows)[-BATCH_ROWS // 2]}
+    late_to_mirror = {"webshop": shop.webshop_uuid, "identifier": list(rows)[-4 * BATCH_ROWS]}
 
     with (
-        Hold(product, GATES) as unsent,
-        Hold(product, ONE_PRODUCT, **one_late),
-        Hold(legacy, ONE_PRODUCT, **one_of_the_rest),
+        Hold(product_db, GATES) as unsent,
+        Hold(product_db, ONE_PRODUCT, **late_to_apply),
+        Hold(legacy_db, ONE_PRODUCT, **late_to_mirror),
     ):
-        with Hold(service, IMPORTS):
+        with Hold(service_db, IMPORTS):
             import_uuid = shop.upload(csv_of(rows))
-            service.wait_for_waiting(RECORDING)
-            service.wait_for_waiting(WAKING)
+            service_db.wait_for_blocked(RECORDING)
+            service_db.wait_for_blocked(REQUEUEING)
             stack.kill("import_upload", "sweep")
 
         shop.wait_for(import_uuid, "to be validated", total_rows=len(rows))
-        with Hold(service, ONE_IMPORT, import_uuid=import_uuid):
+        with Hold(service_db, ONE_IMPORT, import_uuid=import_uuid):
             unsent.release()
-            wait_until(lambda: catalogue.outcomes(import_uuid)[0], "the first batch to be applied")
+            wait_until(lambda: catalogue.count_applied(import_uuid)[0], "the first batch to be applied")
             stack.kill("kafka_bridge")
-            service.wait_for_waiting(SENDING)
-            service.wait_for_waiting(COUNTING)
-            stack.kill("import_batches", "import_progress", *own_pubsub(stack), "imports_api")
+            service_db.wait_for_blocked(SENDING)
+            service_db.wait_for_blocked(COUNTING)
+            stack.kill("import_batches", "import_progress", *find_own_pubsub(stack), "imports_api")
 
-        # From here on nobody works on it but sweep, which comes when the dead claimant's lease is over.
-        product.wait_for_waiting(APPLYING)
-        legacy.wait_for_waiting(MIRRORING)
+        # Now only sweep can continue the import, when the lease of the dead worker has expired.
+        product_db.wait_for_blocked(APPLYING)
+        legacy_db.wait_for_blocked(MIRRORING)
         stack.kill("import_apply", "import_mirror")
-    seen = shop.wait_for_end(import_uuid, despite=(Unavailable,))
+    ended = shop.wait_for_end(import_uuid, despite=(Unavailable,))
 
-    assert (seen["status"], seen["updated_rows"], seen["run"]) == ("COMPLETED", len(rows), 1)
+    assert (ended["status"], ended["updated_rows"], ended["run"]) == ("COMPLETED", len(rows), 1)
     catalogue.assert_applied(import_uuid, rows)
-    assert stack.dead_letters() == given_up
+    assert stack.dead_letters() == dead_letters
 
 
-def own_pubsub(stack: LocalStack) -> tuple[str, ...]:
-    """The Pub/Sub server, where it is the stack's own, which keeps what it took: another may keep it in memory."""
+def find_own_pubsub(stack: LocalStack) -> tuple[str, ...]:
+    """Returns the name of the stack's own Pub/Sub server, if it has one.
+
+    That server stores accepted messages on disk. A foreign server must not be killed: it may store them in memory.
+    """
     return tuple({"pubsub"} & stack.processes().keys())
 
 
-def test_the_database_server_is_killed(
+def test_an_import_survives_a_killed_database_server(
     stack: LocalStack, shop: Shop, catalogue: Catalogue, databases: Databases
 ) -> None:
-    """PostgreSQL dies while batches are being applied, counted and mirrored, and takes all of their sessions along."""
-    given_up = stack.dead_letters()
+    """PostgreSQL dies, with all its sessions, while batches are applied, counted and mirrored."""
+    dead_letters = stack.dead_letters()
     rows = new_values(catalogue.identifiers(20_000))
     blocked = {"webshop": shop.webshop_uuid, "identifier": list(rows)[10 * BATCH_ROWS]}
 
     with Hold(databases.product, ONE_PRODUCT, **blocked):
         import_uuid = shop.upload(csv_of(rows))
-        databases.product.wait_for_waiting(APPLYING)
+        databases.product.wait_for_blocked(APPLYING)
         stack.kill("postgres")
-    seen = shop.wait_for_end(import_uuid, despite=(Unavailable,))
+    ended = shop.wait_for_end(import_uuid, despite=(Unavailable,))
 
-    assert (seen["status"], seen["updated_rows"]) == ("COMPLETED", len(rows))
+    assert (ended["status"], ended["updated_rows"]) == ("COMPLETED", len(rows))
     catalogue.assert_applied(import_uuid, rows)
-    assert stack.dead_letters() == given_up
+    assert stack.dead_letters() == dead_letters
 
 
-def test_an_upload_whose_event_is_lost_is_imported_all_the_same(
-    stack: LocalStack, shop: Shop, catalogue: Catalogue
-) -> None:
-    """Sweep finds the file without its event; the event that comes after all finds it recorded and changes nothing."""
+def test_an_upload_is_imported_without_its_event(stack: LocalStack, shop: Shop, catalogue: Catalogue) -> None:
+    """Sweep finds a file whose event is missing. If the event arrives late, it changes nothing."""
     rows = new_values(catalogue.identifiers(50))
     watcher = stack.processes()["storage_events"]
     os.kill(watcher, signal.SIGSTOP)
     try:
         import_uuid = shop.upload(csv_of(rows))
-        seen = shop.wait_for_end(import_uuid)
-        assert not stack.delivered(import_uuid)
+        ended = shop.wait_for_end(import_uuid)
+        assert not stack.is_delivered(import_uuid)
     finally:
         os.kill(watcher, signal.SIGCONT)
-    wait_until(lambda: stack.delivered(import_uuid), "the late event")
+    wait_until(lambda: stack.is_delivered(import_uuid), "the late event")
 
-    assert (seen["status"], seen["updated_rows"]) == ("COMPLETED", len(rows))
+    assert (ended["status"], ended["updated_rows"]) == ("COMPLETED", len(rows))
     catalogue.assert_applied(import_uuid, rows)
-    assert shop.find(import_uuid) == seen
+    assert shop.find(import_uuid) == ended

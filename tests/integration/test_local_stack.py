@@ -13,7 +13,7 @@ import msgspec
 
 from shared.messages import ProductsUpdated
 from tests.integration.conftest import running_stack
-from tests.integration.stack import LocalStack, alive
+from tests.integration.stack import LocalStack, find_alive
 from tests.integration.waiting import PATIENCE_SECONDS, wait_until
 
 if TYPE_CHECKING:
@@ -24,18 +24,20 @@ if TYPE_CHECKING:
     from tests.integration.stack import Databases
 
 
-def test_the_commands_say_when_there_is_no_stack(tmp_path: Path) -> None:
-    """A script can wait for the stack: `env` exits 1 until it is ready, with a sentence on what to do, on stderr."""
-    nothing = LocalStack(tmp_path / "local", 1, {})
+def test_the_commands_fail_when_there_is_no_stack(tmp_path: Path) -> None:
+    """They exit with 1 and say on stderr what to do, so that a script can wait for the stack with `env`."""
+    stopped = LocalStack(tmp_path / "local", 1, {})
 
     for command in ("env", "token", "ps"):
-        answer = nothing.run(command)
-        assert (answer.returncode, answer.stdout) == (1, "")
-        assert "infra.local up" in answer.stderr
+        process = stopped.run(command)
+        assert (process.returncode, process.stdout) == (1, "")
+        assert "infra.local up" in process.stderr
 
 
-def test_an_event_is_sent_by_hand(stack: LocalStack, shop: Shop, catalogue: Catalogue, databases: Databases) -> None:
-    """`send` gives a function one event: a product changed behind our back is mirrored by the message that says so."""
+def test_an_event_can_be_sent_by_hand(
+    stack: LocalStack, shop: Shop, catalogue: Catalogue, databases: Databases
+) -> None:
+    """`send` sends one event to a function: here, the message that makes it mirror a product changed by SQL."""
     [identifier] = catalogue.identifiers(1)
     databases.product.rows(
         "update products set name = 'changed by hand' where webshop_uuid = cast(:webshop as uuid)"
@@ -49,14 +51,14 @@ def test_an_event_is_sent_by_hand(stack: LocalStack, shop: Shop, catalogue: Cata
         "id": "1",
         "type": "google.cloud.pubsub.topic.v1.messagePublished",
         "source": f"//pubsub.googleapis.com/projects/local/topics/{ProductsUpdated.topic}",
-        "data": {"message": {"data": base64.b64encode(updated.encoded()).decode(), "attributes": {}}},
+        "data": {"message": {"data": base64.b64encode(updated.encode()).decode(), "attributes": {}}},
     }
     file = stack.folder / "event.json"
 
     file.write_bytes(msgspec.json.encode(event))
-    sent = stack.run("send", str(file))
+    process = stack.run("send", str(file))
 
-    assert sent.returncode == 0, sent.stderr
+    assert process.returncode == 0, process.stderr
     assert (
         databases.legacy.value(
             "select name from products where webshop_uuid = cast(:webshop as uuid) and identifier = :identifier",
@@ -66,31 +68,31 @@ def test_an_event_is_sent_by_hand(stack: LocalStack, shop: Shop, catalogue: Cata
         == "changed by hand"
     )
 
-    file.write_text(json.dumps(event | {"source": "//pubsub.googleapis.com/projects/local/topics/nobodys"}))
+    file.write_text(json.dumps(event | {"source": "//pubsub.googleapis.com/projects/local/topics/unknown"}))
     assert stack.run("send", str(file)).returncode == 1
 
 
-def test_nothing_is_left_of_a_stack_that_was_stopped(tmp_path: Path) -> None:
-    """SIGTERM ends every process and frees every port; then `env` exits 1 again."""
+def test_a_stopped_stack_leaves_nothing(tmp_path: Path) -> None:
+    """SIGTERM ends every process and frees every port. Then `env` exits with 1 again."""
     with running_stack(50, {}) as small:
         assert small.processes().keys() >= {"postgres", "kafka", "pubsub", "storage", "gateway", "import_apply"}
-        family = small.family()
+        processes = small.process_tree()
         addresses = [small.env["API_URL"], small.env["STORAGE_EMULATOR_HOST"], small.env["SERVICE_DATABASE_URL"]]
         addresses += [f"tcp://{small.env[name]}" for name in ("KAFKA_BOOTSTRAP_SERVERS", "PUBSUB_EMULATOR_HOST")]
-        assert all(map(answers, addresses))
+        assert all(map(is_open, addresses))
 
         small.stop()
 
-        assert not alive(family)
-        wait_until(lambda: not any(map(answers, addresses)), "every port to be closed")
+        assert not find_alive(processes)
+        wait_until(lambda: not any(map(is_open, addresses)), "every port to be closed")
         assert small.run("env").returncode == 1
 
 
-def answers(url: str) -> bool:
-    """Whether somebody listens there."""
-    where = urlsplit(url)
+def is_open(url: str) -> bool:
+    """Tells whether a server listens on the port of `url`."""
+    address = urlsplit(url)
     try:
-        socket.create_connection((where.hostname, where.port), timeout=PATIENCE_SECONDS).close()
+        socket.create_connection((address.hostname, address.port), timeout=PATIENCE_SECONDS).close()
     except ConnectionRefusedError:
         return False
     return True

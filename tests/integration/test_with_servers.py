@@ -1,4 +1,4 @@
-"""The script that runs these tests against other servers, with two programs in their place that note what they do."""
+"""with_servers runs a command with test servers. Here, two small programs replace the servers and log their calls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ exec sleep 600
 
 
 class Servers:
-    """A folder of programs, and what they noted."""
+    """A folder with the two programs and their log."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -36,23 +36,23 @@ class Servers:
             (folder / name).chmod(0o755)
 
     def run(self, *command: str) -> subprocess.Popen[str]:
-        return with_servers(command, {"TEST_SERVERS": str(self.folder), "NOTES": str(self.notes)})
+        return run_with_servers(command, {"TEST_SERVERS": str(self.folder), "NOTES": str(self.notes)})
 
     def assert_stopped(self) -> None:
-        """Both ran, and neither does."""
-        noted = self.notes.read_text().split("\n")
-        [pubsub] = [line.split() for line in noted if line.startswith("pubsub")]
-        assert [line for line in noted if line in ("start", "kill")] == ["start", "kill"]
+        """Checks that both servers ran and that neither still runs."""
+        lines = self.notes.read_text().split("\n")
+        [pubsub] = [line.split() for line in lines if line.startswith("pubsub")]
+        assert [line for line in lines if line in ("start", "kill")] == ["start", "kill"]
         assert pubsub[2:] == ["-duplicate", "0.3", "-delay", "200ms"]
         with pytest.raises(ProcessLookupError):
             os.kill(int(pubsub[1]), 0)
 
 
-def with_servers(command: tuple[str, ...], environment: dict[str, str]) -> subprocess.Popen[str]:
-    known = {name: value for name, value in os.environ.items() if name != "TEST_SERVERS"}
+def run_with_servers(command: tuple[str, ...], environment: dict[str, str]) -> subprocess.Popen[str]:
+    inherited = {name: value for name, value in os.environ.items() if name != "TEST_SERVERS"}
     return subprocess.Popen(
         [sys.executable, WITH_SERVERS, *command],
-        env=known | environment,
+        env=inherited | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -64,19 +64,19 @@ def servers(tmp_path: Path) -> Servers:
     return Servers(tmp_path)
 
 
-def test_the_command_is_told_where_the_servers_are(servers: Servers) -> None:
-    """It finds both, and the broker's folder, in its environment; its exit status is passed on; both are stopped."""
+def test_the_command_gets_the_addresses_of_the_servers(servers: Servers) -> None:
+    """Its environment has both addresses and the broker's folder. Its exit status is returned; both servers stop."""
     process = servers.run(
         "sh", "-c", 'echo "$KAFKA_BOOTSTRAP_SERVERS $PUBSUB_EMULATOR_HOST"; test -d "$KAFKA_DIR"; exit 7'
     )
-    out, _ = process.communicate()
+    stdout, _ = process.communicate()
 
-    assert (process.returncode, out) == (7, "127.0.0.1:9 127.0.0.1:8\n")
+    assert (process.returncode, stdout) == (7, "127.0.0.1:9 127.0.0.1:8\n")
     servers.assert_stopped()
 
 
 def test_a_signal_stops_everything(servers: Servers) -> None:
-    """SIGTERM, as from a time limit of CI, ends the command and both servers."""
+    """SIGTERM, for example from a time limit of CI, ends the command and both servers."""
     process = servers.run("sh", "-c", 'echo "command $$" >> "$NOTES"; exec sleep 600')
     wait_until(lambda: servers.notes.exists() and "command" in servers.notes.read_text(), "the command to run")
 
@@ -94,11 +94,12 @@ def test_a_signal_stops_everything(servers: Servers) -> None:
     "folder",
     [pytest.param(None, id="not set"), pytest.param("", id="empty"), pytest.param("/nowhere", id="no such folder")],
 )
-def test_without_servers_it_says_what_is_missing(folder: str | None) -> None:
-    """Exit status 2 and one line, before anything is started."""
-    process = with_servers(("true",), {} if folder is None else {"TEST_SERVERS": folder})
-    _, said = process.communicate()
+def test_missing_servers_are_reported(folder: str | None) -> None:
+    """The script exits with 2 and prints one line before it starts a process."""
+    process = run_with_servers(("true",), {} if folder is None else {"TEST_SERVERS": folder})
+
+    _, stderr = process.communicate()
 
     assert process.returncode == 2
-    assert said.count("\n") == 1
-    assert "TEST_SERVERS" in said
+    assert stderr.count("\n") == 1
+    assert "TEST_SERVERS" in stderr

@@ -1,4 +1,4 @@
-"""Waiting for a condition, as long as a loaded machine needs."""
+"""Waiting for a condition, for as long as a loaded machine needs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Only a test that fails waits so long. Some wait for several leases of 30 s on a machine that is busy with other work.
+# Only a test that fails waits this long. Some tests wait for several leases of 30 s on a machine that is also used for
+# other work.
 PATIENCE_SECONDS = 300
 POLL_SECONDS = 0.02
 
 
 def wait_until(condition: Callable[[], T | None], what: str, despite: tuple[type[Exception], ...] = ()) -> T:
-    """Returns what `condition` returns once that is true. What it raises of `despite` means "not yet"."""
+    """Calls `condition` until it returns a true value, and returns that value.
+
+    An exception of `despite` counts as a false value. Fails after PATIENCE_SECONDS with `what` in the message.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         failure = None
@@ -25,5 +29,5 @@ def wait_until(condition: Callable[[], T | None], what: str, despite: tuple[type
                 return found
         except despite as error:
             failure = error
-        assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS} s in vain for {what}: {failure!r}"
+        assert time.monotonic() < deadline, f"waited for {what} for {PATIENCE_SECONDS} s: {failure!r}"
         time.sleep(POLL_SECONDS)

@@ -1,17 +1,18 @@
-"""Settings: what may be in the environment, and what is said of the rest."""
+"""Settings: which values the environment may have, and which errors the others cause."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from infra import settings_table
-from shared.clients.broker import Kafka, Records
+from shared.clients.broker import Kafka, KafkaConsumer
 from shared.clients.bucket import Storage
 from shared.clients.publisher import PubSub
 from shared.settings import InvalidSettings, Settings, from_environment
@@ -84,38 +85,39 @@ MALFORMED = {
 }
 
 
-def test_every_setting_is_read_from_the_variable_of_its_name():
-    """The environment of one process, as a value."""
-    read = from_environment({**EVERY_SETTING, "HOME": "/root"})
+def test_every_setting_is_read_from_the_variable_of_its_name() -> None:
+    """Other variables are ignored."""
+    settings = from_environment({**EVERY_SETTING, "HOME": "/root"})
 
-    assert read.bucket == "imports-and-exports"
-    assert read.service_database.url == EVERY_SETTING["SERVICE_DATABASE_URL"]
-    assert read.product_database.user == "import-apply@platform.iam"
-    assert read.kafka_password == "hidden-4 with spaces"
-    assert (read.signed_urls, read.export_retention_days, read.threads) == (False, 7, 4)
+    assert settings.bucket == "imports-and-exports"
+    assert settings.service_database.url == EVERY_SETTING["SERVICE_DATABASE_URL"]
+    assert settings.product_database.user == "import-apply@platform.iam"
+    assert settings.kafka_password == "hidden-4 with spaces"
+    assert (settings.signed_urls, settings.export_retention_days, settings.threads) == (False, 7, 4)
 
 
-def test_what_is_not_set_has_its_default():
-    """An empty variable is like none: Terraform sets some of them so."""
+def test_a_setting_without_a_value_has_its_default() -> None:
+    """An empty variable counts as not set: Terraform sets some variables to an empty text."""
     assert from_environment(dict.fromkeys(EVERY_SETTING, "")) == from_environment({}) == Settings()
 
 
 @pytest.mark.parametrize("word", ["on", "true", "1", "yes"])
 @pytest.mark.parametrize("case", [str.lower, str.upper, str.title], ids=["lower", "upper", "title"])
-def test_a_switch_is_turned_on(word, case):
-    """People write it in several ways; none of them is silently the opposite."""
+def test_a_switch_can_be_turned_on(word: str, case: Callable[[str], str]) -> None:
+    """People write "on" in several ways, and each of them works."""
     assert from_environment({"SIGNED_URLS": case(word)}).signed_urls is True
 
 
 @pytest.mark.parametrize("word", ["off", "false", "0", "no"])
 @pytest.mark.parametrize("case", [str.lower, str.upper, str.title], ids=["lower", "upper", "title"])
-def test_a_switch_is_turned_off(word, case):
+def test_a_switch_can_be_turned_off(word: str, case: Callable[[str], str]) -> None:
+    """People write "off" in several ways, and each of them works."""
     assert from_environment({"SIGNED_URLS": case(word)}).signed_urls is False
 
 
 @pytest.mark.parametrize("variable", MALFORMED)
-def test_a_malformed_setting_is_named_with_what_was_found_and_what_is_allowed(variable):
-    """In one sentence, which shows no secret."""
+def test_the_error_names_a_malformed_setting_its_value_and_the_allowed_values(variable: str) -> None:
+    """The error is one sentence, which shows no secret."""
     value, sentence = MALFORMED[variable]
 
     with pytest.raises(InvalidSettings) as raised:
@@ -124,25 +126,26 @@ def test_a_malformed_setting_is_named_with_what_was_found_and_what_is_allowed(va
     assert str(raised.value) == sentence
 
 
-def test_all_malformed_settings_are_named_at_once():
-    """Nobody deploys twelve times to find twelve mistakes."""
+def test_the_error_names_all_malformed_settings() -> None:
+    """One deployment is enough to find all mistakes."""
     with pytest.raises(InvalidSettings) as raised:
         from_environment({variable: value for variable, (value, _) in MALFORMED.items()})
 
     assert sorted(str(raised.value).splitlines()) == sorted(sentence for _, sentence in MALFORMED.values())
 
 
-def test_a_secret_is_never_shown():
-    """A repr ends in logs and in the messages of failed tests."""
-    read = from_environment(EVERY_SETTING)
+def test_a_secret_is_never_shown() -> None:
+    """A repr may appear in logs and in the messages of failed tests."""
+    settings = from_environment(EVERY_SETTING)
 
-    assert "hidden" not in f"{read!r} {read} {[read]} {read.service_database}"
-    assert "bucket='imports-and-exports'" in repr(read)
+    assert "hidden" not in f"{settings!r} {settings} {[settings]} {settings.service_database}"
+    assert "bucket='imports-and-exports'" in repr(settings)
 
 
-def test_settings_cannot_be_changed():
+def test_settings_cannot_be_changed() -> None:
+    """All threads of a process share the settings."""
     with pytest.raises(AttributeError):
-        from_environment({}).threads = 2
+        from_environment({}).threads = 2  # type: ignore[misc]  # mypy knows that the struct is frozen
 
 
 @pytest.mark.parametrize(
@@ -152,24 +155,26 @@ def test_settings_cannot_be_changed():
         pytest.param(PubSub, {}, ["GOOGLE_CLOUD_PROJECT"], id="PubSub"),
         pytest.param(Kafka, {}, ["KAFKA_BOOTSTRAP_SERVERS"], id="Kafka"),
         pytest.param(
-            lambda settings: Records(settings, "group", ["topic"]),
+            lambda settings: KafkaConsumer(settings, "group", ["topic"]),
             {"KAFKA_BOOTSTRAP_SERVERS": "broker:9092", "KAFKA_USERNAME": "functions"},
             ["KAFKA_PASSWORD"],
-            id="Records",
+            id="KafkaConsumer",
         ),
     ],
 )
-def test_a_client_names_the_settings_that_it_lacks(client, environment, missing):
-    """A function is given only the settings that it needs, so what is missing is known where it is used."""
+def test_a_client_names_the_settings_that_are_missing(
+    client: Callable[[Settings], object], environment: dict[str, str], missing: list[str]
+) -> None:
+    """A function has only the settings that it needs, so a client checks its own settings."""
     with pytest.raises(InvalidSettings) as raised:
         client(from_environment(environment))
 
     assert [line.split(" is not set; it must be ")[0] for line in str(raised.value).splitlines()] == missing
 
 
-def test_malformed_settings_stop_a_function_before_it_serves():
+def test_malformed_settings_stop_a_function_before_it_serves() -> None:
     """The deployment fails with one line per setting, without a traceback."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "functions_framework", "--target", "sweep"],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"], "SIGNED_URLS": "maybe", "LOG_FORMAT": "xml"},
@@ -178,18 +183,19 @@ def test_malformed_settings_stop_a_function_before_it_serves():
         check=False,
     )
 
-    assert done.returncode == 1
-    assert done.stderr.splitlines() == [MALFORMED["SIGNED_URLS"][1], MALFORMED["LOG_FORMAT"][1]]
+    assert process.returncode == 1
+    assert process.stderr.splitlines() == [MALFORMED["SIGNED_URLS"][1], MALFORMED["LOG_FORMAT"][1]]
 
 
-def test_every_setting_is_in_the_readme():
-    assert settings_table.table() in (ROOT / "README.md").read_text(), "run `python -m infra.settings_table`"
+def test_every_setting_is_in_the_readme() -> None:
+    """The table in the README is generated."""
+    assert settings_table.render_table() in (ROOT / "README.md").read_text(), "run `python -m infra.settings_table`"
 
 
-def test_every_setting_is_tested_here():
-    """The three databases have the same settings; each of these is in one of them."""
-    database = {f"_DATABASE_{field.name.upper()}" for field in msgspec.structs.fields(Settings().service_database)}
-    plain = {f.name.upper() for f in msgspec.structs.fields(Settings) if not f.name.endswith("_database")}
+def test_every_setting_is_tested_here() -> None:
+    """The three databases have the same settings; it is enough to test each of them for one database."""
+    of_databases = {f"_DATABASE_{field.name.upper()}" for field in msgspec.structs.fields(Settings().service_database)}
+    others = {field.name.upper() for field in msgspec.structs.fields(Settings) if not field.name.endswith("_database")}
 
-    assert {variable for variable in EVERY_SETTING if "_DATABASE_" not in variable} == plain
-    assert {"_DATABASE_" + variable.partition("_DATABASE_")[2] for variable in EVERY_SETTING} >= database
+    assert {variable for variable in EVERY_SETTING if "_DATABASE_" not in variable} == others
+    assert {"_DATABASE_" + variable.partition("_DATABASE_")[2] for variable in EVERY_SETTING} >= of_databases

@@ -18,7 +18,7 @@ from functions.exports.source import Column, Document, Party
 from functions.exports.writers import fonts
 from functions.exports.writers.paper import FAINT, HEADLINE_SIZE, MARGIN, SMALL_SIZE, TITLE_SIZE, Paper, StyledText
 from functions.exports.writers.pdf_table import Row, Table
-from shared.problems import refused
+from shared.problems import invalid_input
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,7 +49,7 @@ def write(rows: Rows, sink: BinaryIO, progress: Progress) -> int:
     found = rows.fetch(expressions, MAX_LINES + 1)
     if len(found) > MAX_LINES:
         limit = f"A PDF may have at most {MAX_LINES:,} lines, and this export has more."
-        raise refused("file_type", f"{limit} Narrow the export, or choose CSV or XLSX.")
+        raise invalid_input("file_type", f"{limit} Narrow the export, or choose CSV or XLSX.")
     texts = PrintableTexts()
     lines = [Line.from_row(row, columns, document, texts) for row in found]
     table = Table.fit(columns, [line.texts for line in lines])

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from shared.columns import IDENTIFIER, ImportColumn, Kind
 from shared.formulas import E_NOTATION, unescape_formula
+from shared.wording import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,11 +55,6 @@ def quote_cell(cell: str) -> str:
 def make_printable(cell: str) -> str:
     """Replaces each control character by �: PostgreSQL stores no NUL, and a terminal would obey some of the others."""
     return cell if cell.isprintable() else _CONTROL.sub("\N{REPLACEMENT CHARACTER}", cell)
-
-
-def format_count(number: int, noun: str) -> str:
-    """Writes a number with its noun in singular or plural: "1 row", "2,000 rows"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def read_column(column: ImportColumn, cells: Sequence[str]) -> tuple[Sequence[str | None], dict[int, RefusedCell]]:

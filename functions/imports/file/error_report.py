@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Engine, RowMapping, text
+from sqlalchemy import Engine, RowMapping, select
 
 from functions.imports.file import validation
 from functions.imports.file.validation import ImportFile, RefusedFile
@@ -22,6 +22,7 @@ from shared.columns import BY_KEY, REPORT_HEADINGS, normalize_heading
 from shared.errors import ObjectGone
 from shared.formulas import escape_cell
 from shared.messages import CellError
+from shared.tables.service import import_refused_rows
 
 if TYPE_CHECKING:  # the caller makes the clients, so this module need not load them
     from shared.clients.bucket import Storage
@@ -49,15 +50,13 @@ def stream_report(service_db: Engine, storage: Storage, row: RowMapping) -> Iter
 
 def fetch_refused_rows(service_db: Engine, import_uuid: UUID, run: int) -> Iterator[Refused]:
     """Fetches every failed row of a run in the file's order. It holds no connection between two pages."""
-    statement = text("""
-        select row_number, errors from import_refused_rows
-        where import_uuid = :import_uuid and run = :run and row_number > :last order by row_number limit :limit
-    """)
+    columns = import_refused_rows.c
+    of_run = select(columns.row_number, columns.errors).where(columns.import_uuid == import_uuid, columns.run == run)
     last = 0
     while True:
-        page = {"import_uuid": import_uuid, "run": run, "last": last, "limit": PAGE_ROWS}
+        page = of_run.where(columns.row_number > last).order_by(columns.row_number).limit(PAGE_ROWS)
         with service_db.connect() as conn:
-            rows = conn.execute(statement, page).all()
+            rows = conn.execute(page).all()
         if not rows:
             return
         yield from ((row.row_number, msgspec.convert(row.errors, list[CellError])) for row in rows)

@@ -6,8 +6,9 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from functions.imports.file.cells import format_count, quote_cell
+from functions.imports.file.cells import quote_cell
 from shared.columns import COLUMNS, IDENTIFIER, READ_ONLY_HEADINGS, REPORT_HEADINGS, ImportColumn, normalize_heading
+from shared.wording import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

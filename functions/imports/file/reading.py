@@ -9,8 +9,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from functions.imports.file import headings
-from functions.imports.file.cells import format_count, make_printable
+from functions.imports.file.cells import make_printable
 from shared.messages import CellError
+from shared.wording import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,10 +11,11 @@ from itertools import compress, islice
 from typing import TYPE_CHECKING
 
 from functions.imports.file import headings, reading
-from functions.imports.file.cells import format_count, make_printable, quote_cell, read_column
+from functions.imports.file.cells import make_printable, quote_cell, read_column
 from functions.imports.file.reading import Record, RefusedFile
 from shared.columns import BY_KEY, IDENTIFIER, ImportColumn
 from shared.messages import CellError, RefusedRow
+from shared.wording import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

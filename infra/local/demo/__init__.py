@@ -1,7 +1,7 @@
-"""The whole story, told on a running stack: imports, exports, the mail of a buy order, and the proof of each.
+"""The demo: runs imports, exports and the email of a buy order on a running stack, and checks every result.
 
-Uses the stack that runs on this directory, or starts one of its own beside it and stops it again. What it downloads
-stays in `demo/` of the stack's directory.
+It uses the stack of this directory if one is running. Otherwise it starts a stack of its own below this directory and
+stops it at the end. Downloaded files stay in the folder `demo/` of the stack's directory.
 """
 
 from __future__ import annotations
@@ -13,38 +13,40 @@ from infra.local import identity, state
 from infra.local.demo import exports, imports, mail, screen
 from infra.local.demo.databases import Databases
 from infra.local.demo.shop import Shop, Unexpected
-from infra.local.demo.stack import a_stack
+from infra.local.demo.stack import find_or_start_stack
 from infra.local.state import State
 
-FOLDER = "demo"  # of the stack's directory
+FOLDER = "demo"  # below the stack's directory
 
 
 def run() -> int:
-    """Tells the story; 0 when everything came out as it should."""
-    folder = state.here().path(FOLDER)
+    """Runs the demo. Returns the exit status: 0 when every check passed."""
+    folder = state.find_state().path(FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
-    with a_stack(folder / "stack") as where:
-        return tell(where, folder)
+    with find_or_start_stack(folder / "stack") as stack:
+        return run_chapters(stack, folder)
 
 
-def tell(where: State, folder: Path) -> int:
-    """Tells each chapter, whatever became of the one before; downloads go to `folder`."""
-    told = where.load()["environment"]
-    token = identity.token(identity.signing_key(where.directory), told["API_URL"], told["USER_UUID"])
-    shop = Shop(told["API_URL"], told["WEBSHOP_UUID"], token)
-    databases = Databases.of(told)
+def run_chapters(stack: State, folder: Path) -> int:
+    """Runs every chapter, also after one that failed. Downloads go to `folder`. Returns the exit status."""
+    environment = stack.load()["environment"]
+    token = identity.token(identity.signing_key(stack.directory), environment["API_URL"], environment["USER_UUID"])
+    shop = Shop(environment["API_URL"], environment["WEBSHOP_UUID"], token)
+    databases = Databases.of(environment)
     chapters: dict[str, Callable[[], bool]] = {
-        "Imports": lambda: imports.tell(shop, databases),
-        "Exports": lambda: exports.tell(shop, databases, folder),
-        "The mail of a buy order": lambda: mail.tell(shop, told),
+        "Imports": lambda: imports.run_chapter(shop, databases),
+        "Exports": lambda: exports.run_chapter(shop, databases, folder),
+        "The email of a buy order": lambda: mail.run_chapter(shop, environment),
     }
-    good = True
-    for title, chapter in chapters.items():
-        screen.title(title)
+    passed = True
+    for title, run_chapter in chapters.items():
+        screen.print_title(title)
         try:
-            good &= chapter()
+            passed &= run_chapter()
         except (Unexpected, OSError) as error:
-            screen.fault(str(error))
-            good = False
-    print("\nEverything came out as it should." if good else "\nNot everything came out as it should.")
-    return 0 if good else 1
+            screen.print_difference(str(error))
+            passed = False
+    print(
+        "\nEvery check passed." if passed else f"\nSome checks failed. See the lines that begin with {screen.FAILED}."
+    )
+    return 0 if passed else 1

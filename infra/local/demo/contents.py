@@ -1,4 +1,4 @@
-"""What is in an exported file, read by the programs that people read it with."""
+"""Reads exported files with the libraries that other programs read them with."""
 
 from __future__ import annotations
 
@@ -8,83 +8,91 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.parsers import expat
 
+from shared.wording import format_count
+
 PDF_MARK = b"%PDF-"
-SHEETS = "xl/worksheets/"  # in a workbook
-ROWS_OF_A_SHEET = 2_000  # that openpyxl reads: 0.3 ms a row, so that 70,000 take longer than all the rest of the demo
+SHEETS_FOLDER = "xl/worksheets/"  # in a workbook's archive
+MAX_ROWS_READ = 2_000  # per sheet, by openpyxl: at 0.3 ms per row, 70,000 rows would take longer than the whole demo
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds."""
+    """What a file contains."""
 
     heading: tuple[str, ...] = ()  # of a table
     rows: int = 0  # of a table, without the heading
     pages: int = 0  # of a document
 
     def __str__(self) -> str:
-        return f"{self.pages:,} pages" if self.pages else f"{self.rows:,} rows, {len(self.heading)} columns"
+        if self.pages:
+            return format_count(self.pages, "page")
+        return f"{format_count(self.rows, 'row')}, {format_count(len(self.heading), 'column')}"
 
 
 def read(path: Path) -> Contents:
-    """Opens a file and goes through all of it. Raises ValueError, or what its reader raises, when it is broken."""
+    """Reads a whole file. Raises ValueError, or the error of the library that reads it, when the file is broken."""
     return READERS[path.suffix](path)
 
 
 def read_csv(path: Path) -> Contents:
-    """A CSV, every row as wide as the heading."""
+    """Reads a CSV file. Raises ValueError where a row is not as wide as the heading."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         heading, *rows = csv.reader(file, strict=True)
     for number, row in enumerate(rows, start=1):
         if len(row) != len(heading):
-            raise ValueError(f"Row {number} of {path.name} has {len(row)} cells, its heading {len(heading)}.")
+            raise ValueError(
+                f"Row {number} of {path.name} has {format_count(len(row), 'cell')}, the heading has {len(heading)}."
+            )
     return Contents(tuple(heading), len(rows))
 
 
 def read_xlsx(path: Path) -> Contents:
-    """A workbook, all its sheets with the same heading; what is behind the first rows is counted, not looked at."""
+    """Reads a workbook whose sheets have one heading. Rows after the first MAX_ROWS_READ of a sheet are only counted.
+
+    Raises ValueError where the headings differ or a row is empty.
+    """
     import openpyxl
 
-    book = openpyxl.load_workbook(path, read_only=True)
+    workbook = openpyxl.load_workbook(path, read_only=True)
     headings = set()
-    for sheet in book.worksheets:
-        cells = sheet.iter_rows(values_only=True, max_row=ROWS_OF_A_SHEET)
-        headings.add(tuple(str(cell) for cell in next(cells)))
-        for row in cells:
+    for sheet in workbook.worksheets:
+        rows = sheet.iter_rows(values_only=True, max_row=MAX_ROWS_READ)
+        headings.add(tuple(str(cell) for cell in next(rows)))
+        for row in rows:
             if not any(row):
                 raise ValueError(f"{path.name} has an empty row.")
-    sheets = len(book.worksheets)
-    book.close()
+    sheets = len(workbook.worksheets)
+    workbook.close()
     [heading] = headings
     return Contents(heading, count_rows(path) - sheets)
 
 
 def count_rows(path: Path) -> int:
-    """How many rows the sheets of a workbook have, headings included. Raises ExpatError where the XML is broken."""
+    """Counts the rows of all sheets of a workbook, headings included. Raises ExpatError where the XML is broken."""
     rows = 0
 
-    def begin(element: str, _attributes: dict[str, str]) -> None:
+    def count_element(element: str, _attributes: dict[str, str]) -> None:
         nonlocal rows
         rows += element == "row"
 
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
-            if name.startswith(SHEETS) and name.endswith(".xml"):
+            if name.startswith(SHEETS_FOLDER) and name.endswith(".xml"):
                 parser = expat.ParserCreate()
-                parser.StartElementHandler = begin
+                parser.StartElementHandler = count_element
                 with archive.open(name) as sheet:
                     parser.ParseFile(sheet)
     return rows
 
 
 def read_pdf(path: Path) -> Contents:
-    """A document that says of itself that it is a PDF."""
+    """Reads a PDF document. Raises ValueError where the file does not begin like one."""
     import pypdf
 
     with path.open("rb") as file:
         if file.read(len(PDF_MARK)) != PDF_MARK:
-            raise ValueError(f"{path.name} is no PDF.")
-        pages = pypdf.PdfReader(file, strict=True).pages
-        return Contents(pages=len(pages))
+            raise ValueError(f"{path.name} is not a PDF document.")
+        return Contents(pages=len(pypdf.PdfReader(file, strict=True).pages))
 
 
 READERS = {".csv": read_csv, ".xlsx": read_xlsx, ".pdf": read_pdf}

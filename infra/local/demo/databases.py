@@ -1,4 +1,4 @@
-"""The databases, asked directly: what the API says is compared with what is there."""
+"""Direct access to the databases, so that the demo can compare the API's responses with what is stored."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from pg8000.native import Connection
 
 @dataclass(frozen=True)
 class Databases:
-    """Connections to the two of them that hold products, and the webshop that it is about."""
+    """Connections to the two databases that hold products, for queries about one webshop."""
 
-    product: Connection
-    legacy: Connection
+    product_conn: Connection
+    legacy_conn: Connection
     webshop_uuid: str
 
     @classmethod
-    def of(cls, told: Mapping[str, str]) -> Databases:
-        """Those of the stack with this environment."""
-        product, legacy = (connect(told[f"{name}_DATABASE_URL"]) for name in ("PRODUCT", "LEGACY"))
-        return cls(product, legacy, told["WEBSHOP_UUID"])
+    def of(cls, environment: Mapping[str, str]) -> Databases:
+        """Connects to the databases of the stack with this environment."""
+        product_conn, legacy_conn = (connect(environment[f"{name}_DATABASE_URL"]) for name in ("PRODUCT", "LEGACY"))
+        return cls(product_conn, legacy_conn, environment["WEBSHOP_UUID"])
 
-    def rows(self, database: Connection, sql: str, **values: Any) -> list[list[Any]]:
-        """What a query finds; `:webshop` in it is the webshop."""
-        found: list[list[Any]] = database.run(
+    def fetch_rows(self, conn: Connection, sql: str, **values: Any) -> list[list[Any]]:
+        """Returns the rows of a query. `:webshop` in the query stands for the webshop's uuid."""
+        rows: list[list[Any]] = conn.run(
             sql.replace(":webshop", "cast(:webshop as uuid)"), webshop=self.webshop_uuid, **values
         )
-        return found
+        return rows
 
-    def identifiers(self) -> list[str]:
-        """Of all products, in the server's order."""
+    def fetch_identifiers(self) -> list[str]:
+        """Returns the identifiers of all products, in the database's order."""
         sql = "select identifier from products where webshop_uuid = :webshop order by identifier"
-        return [row[0] for row in self.rows(self.product, sql)]
+        return [row[0] for row in self.fetch_rows(self.product_conn, sql)]
 
 
 def connect(url: str) -> Connection:
-    """A connection to a libpq URL."""
+    """Connects to a libpq URL."""
     parts = urlsplit(url)
     return Connection(
         parts.username or "postgres",

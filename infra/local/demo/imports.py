@@ -1,4 +1,4 @@
-"""Imports: four files, what became of them, and the proof in both databases."""
+"""Imports: uploads four files, shows the results, and checks the products in both databases."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from pg8000.native import Connection
 from infra.local.demo import screen
 from infra.local.demo.databases import Databases
 from infra.local.demo.shop import NotFound, Shop, wait_for
+from shared.wording import format_count
 
-MAX_CLEAN_BYTES = 5_000_000  # just under the limit of 5,242,880
+MAX_CLEAN_FILE_BYTES = 5_000_000  # just under the limit of 5,242,880
 IMPORT_SECONDS = 60
 MIRROR_SECONDS = 30
-REPORT_LINES = 6
-BAR_WIDTH = 30
+REPORT_ROWS = 6  # of the error report, that are printed
+BAR_WIDTH = 30  # characters
 
-SWEETS = "Süßes für Müller"
+SWEETS_NAME = "Süßes für Müller"
 
-FINAL = {
+FINAL_STATES = {
     "COMPLETED",
     "COMPLETED_WITH_ERRORS",
     "INVALID_OPERATION_TYPE",
@@ -35,18 +36,18 @@ FINAL = {
     "FAILED_UNEXPECTEDLY",
 }
 
-# What may stand in a row of the mixed file: its cells after the identifier, and why it is refused.
+# The bad rows of the mixed file: the cells after the identifier, by why the row is refused.
 MIXED_COLUMNS = ("identifier", "name", "price", "stock_on_hand", "ean_code", "status", "product_url")
 BAD_CELLS = {
-    "price is no number": ("", "12,5,0", "", "", "", ""),
+    "price is not a number": ("", "12,5,0", "", "", "", ""),
     "price could be 1.234 or 1234": ("", "1,234", "", "", "", ""),
     "price has too many digits": ("", "9,999", "", "", "", ""),
     "price is negative": ("", "-1,00", "", "", "", ""),
-    "stock is no whole number": ("", "", "1,5", "", "", ""),
+    "stock is not a whole number": ("", "", "1,5", "", "", ""),
     "EAN has a wrong check digit": ("", "", "", "4006381333932", "", ""),
     "EAN was damaged by a spreadsheet": ("", "", "", "4,00638E+12", "", ""),
-    "status is not a choice": ("", "", "", "", "sold", ""),
-    "URL is none": ("", "", "", "", "", "javascript:alert(1)"),
+    "status is not one of the choices": ("", "", "", "", "sold", ""),
+    "URL is not a web address": ("", "", "", "", "", "javascript:alert(1)"),
     "name cannot be cleared": ("NULL", "", "", "", "", ""),
     "name is too long": ("x" * 300, "", "", "", "", ""),
 }
@@ -54,13 +55,13 @@ BAD_CELLS = {
 
 @dataclass(frozen=True)
 class File:
-    """A file to import, and how that should end."""
+    """A file to import, and the expected result."""
 
     name: str
     content: bytes
     status: str
     applied: int = 0  # rows: updated, or equal already
-    failed: int = 0
+    failed: int = 0  # rows
     operation: str = "UPDATE"
 
 
@@ -70,7 +71,7 @@ INSERT = File("insert.csv", b"identifier,name\r\nnew,New\r\n", "INVALID_OPERATIO
 
 @dataclass(frozen=True)
 class Values:
-    """What a product is to hold in both databases."""
+    """The expected values of one product in both databases."""
 
     price: Decimal
     stock_on_hand: int
@@ -78,65 +79,68 @@ class Values:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """An import that is over."""
+class FinishedImport:
+    """An import in its final state."""
 
     file: File
-    seen: Mapping[str, Any]  # the import as the API gives it
+    result: Mapping[str, Any]  # the import as the API returns it
     seconds: float  # from the request to the final state, the upload included
 
     @property
-    def as_expected(self) -> bool:
-        """Whether it ended as its file says."""
-        applied = self.seen["updated_rows"] + self.seen["unchanged_rows"]
+    def is_as_expected(self) -> bool:
+        """Tells whether the state and the counts are those that the file expects."""
+        applied = self.result["updated_rows"] + self.result["unchanged_rows"]
         expected = (self.file.status, self.file.applied, self.file.failed, self.file.applied + self.file.failed)
-        return (self.seen["status"], applied, self.seen["failed_rows"], self.seen["total_rows"]) == expected
+        return (self.result["status"], applied, self.result["failed_rows"], self.result["total_rows"]) == expected
 
 
-def tell(shop: Shop, databases: Databases) -> bool:
-    """Runs the files one after the other and shows what became of them; whether it is what should."""
-    identifiers = databases.identifiers()
-    print(f"The webshop {shop.webshop_uuid} has {len(identifiers):,} products.\n")
-    clean, values = clean_file(identifiers)
-    mixed, values = mixed_file(values)
+def run_chapter(shop: Shop, databases: Databases) -> bool:
+    """Imports the files one after the other and prints the results. Returns whether all are as expected."""
+    identifiers = databases.fetch_identifiers()
+    print(f"The webshop {shop.webshop_uuid} has {format_count(len(identifiers), 'product')}.\n")
+    clean, values = make_clean_file(identifiers)
+    mixed, values = make_mixed_file(values)
 
-    ended = [run_import(shop, file) for file in (clean, mixed, BAD_HEADING, INSERT)]
+    finished = [run_import(shop, file) for file in (clean, mixed, BAD_HEADING, INSERT)]
 
-    show(ended)
-    show_report(shop, ended[1])
-    print("\nPrice, stock and code as the files say:")
-    proofs = [prove(name, getattr(databases, name), databases, values) for name in ("product", "legacy")]
-    for end in ended:
-        if not end.as_expected:
-            screen.fault(f"{end.file.name} should have ended {end.file.status}: {json.dumps(end.seen)}")
-    return all(end.as_expected for end in ended) and all(proofs)
+    print_results(finished)
+    print_error_report(shop, finished[1])
+    print("\nProducts whose price, stock and article code are those of the files:")
+    equal = [
+        check_products("product database", databases.product_conn, databases, values),
+        check_products("legacy database", databases.legacy_conn, databases, values),
+    ]
+    for each in finished:
+        if not each.is_as_expected:
+            screen.print_difference(f"{each.file.name} should end in {each.file.status}: {json.dumps(each.result)}")
+    return all(each.is_as_expected for each in finished) and all(equal)
 
 
-def run_import(shop: Shop, file: File) -> Ended:
-    """Uploads `file`, waits until its import is over, and shows how far it is. Raises Unexpected when it never is."""
-    started = time.monotonic()
-    made = shop.json("POST", "imports", {"file_name": file.name, "operation": file.operation})
-    upload = urllib.request.Request(made["upload_url"], file.content, made["upload_headers"], method="PUT")
+def run_import(shop: Shop, file: File) -> FinishedImport:
+    """Uploads `file` and shows the progress of its import. Raises Unexpected when the import does not finish."""
+    started_at = time.monotonic()
+    created = shop.json("POST", "imports", {"file_name": file.name, "operation": file.operation})
+    upload = urllib.request.Request(created["upload_url"], file.content, created["upload_headers"], method="PUT")
     urllib.request.urlopen(upload).close()
 
-    def over() -> Any:
+    def find_finished() -> Any:
         try:
-            seen = shop.json("GET", f"imports/{made['uuid']}")
-        except NotFound:  # the event of the upload is on its way
+            result = shop.json("GET", f"imports/{created['uuid']}")
+        except NotFound:  # the event of the upload has not been handled yet
             return None
-        if seen["status"] in FINAL:
-            return seen
-        screen.passing(bar(file, seen))
+        if result["status"] in FINAL_STATES:
+            return result
+        screen.print_progress(format_progress(file, result))
         return None
 
-    seen = wait_for(f"The import of {file.name}", over, IMPORT_SECONDS)
-    screen.lasting(bar(file, seen))
-    return Ended(file, seen, time.monotonic() - started)
+    result = wait_for(f"The import of {file.name}", find_finished, IMPORT_SECONDS)
+    screen.print_line(format_progress(file, result))
+    return FinishedImport(file, result, time.monotonic() - started_at)
 
 
-def clean_file(identifiers: list[str]) -> tuple[File, dict[str, Values]]:
-    """A file with a good row for as many products as go into 5 MB, and what those are to hold then."""
-    stamp = int(time.time()) % 1000  # so that the next demo has something to change
+def make_clean_file(identifiers: list[str]) -> tuple[File, dict[str, Values]]:
+    """Makes a file of valid rows for as many products as fit into 5 MB, and their expected values by identifier."""
+    stamp = int(time.time()) % 1000  # differs from demo to demo, so that every demo changes values
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(("identifier", "name", "price", "stock_on_hand", "article_code", "product_url"))
@@ -148,16 +152,19 @@ def clean_file(identifiers: list[str]) -> tuple[File, dict[str, Values]]:
         name, url = f"Product {number} of today", f"https://shop.example/{number}"
         writer.writerow((identifier, name, value.price, value.stock_on_hand, value.article_code, url))
         values[identifier] = value
-        if out.tell() > MAX_CLEAN_BYTES:
+        if out.tell() > MAX_CLEAN_FILE_BYTES:
             break
     return File("clean.csv", out.getvalue().encode(), "COMPLETED", applied=len(values)), values
 
 
-def mixed_file(values: dict[str, Values]) -> tuple[File, dict[str, Values]]:
-    """Good rows and every kind of bad ones for products of the clean file, and what those are to hold then."""
+def make_mixed_file(values: dict[str, Values]) -> tuple[File, dict[str, Values]]:
+    """Makes a file of valid rows and every kind of invalid rows for products of the clean file.
+
+    `values` are the expected values after the clean file. Returns those after this file too.
+    """
     last = list(values)[::-1]
     good = [
-        (last[0], SWEETS, "1234,50", "7", "4006381333931", "enabled", "https://shop.example/süß"),
+        (last[0], SWEETS_NAME, "1234,50", "7", "4006381333931", "enabled", "https://shop.example/süß"),
         (last[1], 'He said "no"\nand left', "2,25", "", "", "", ""),
         (last[2], "", "", "-3", "", "disabled", "NULL"),
     ]
@@ -178,49 +185,57 @@ def mixed_file(values: dict[str, Values]) -> tuple[File, dict[str, Values]]:
     return File("mixed.csv", content, "COMPLETED_WITH_ERRORS", applied=len(good), failed=len(bad)), changed
 
 
-def bar(file: File, seen: Mapping[str, Any]) -> str:
-    """How far an import is."""
-    filled = BAR_WIDTH * seen["progress_percent"] // 100
+def format_progress(file: File, result: Mapping[str, Any]) -> str:
+    """Formats the file's name, a progress bar and the state."""
+    filled = BAR_WIDTH * result["progress_percent"] // 100
     blocks = "█" * filled + "░" * (BAR_WIDTH - filled)
-    return f"  {file.name:<16} {blocks} {seen['progress_percent']:>3} %  {seen['status']}"
+    return f"  {file.name:<16} {blocks} {result['progress_percent']:>3} %  {result['status']}"
 
 
-def show(ended: list[Ended]) -> None:
-    """Prints what became of each file, and why."""
-    print(f"\n  {'file':<16} {'state':<24} {'total':>7} {'updated':>8} {'unchanged':>10} {'failed':>7} {'rows/s':>8}")
-    for end in ended:
-        seen = end.seen
-        speed = f"{seen['total_rows'] / end.seconds:,.0f}" if seen["total_rows"] else "-"
+def print_results(finished: list[FinishedImport]) -> None:
+    """Prints the state and the counts of each import in a table, and the reasons below it."""
+    print(f"\n  {'file':<16} {'state':<29} {'total':>7} {'updated':>8} {'unchanged':>10} {'failed':>7} {'rows/s':>8}")
+    for each in finished:
+        result = each.result
+        rows_per_second = f"{result['total_rows'] / each.seconds:,.0f}" if result["total_rows"] else "-"
         print(
-            f"  {end.file.name:<16} {seen['status']:<24} {seen['total_rows']:>7,} {seen['updated_rows']:>8,}"
-            f" {seen['unchanged_rows']:>10,} {seen['failed_rows']:>7,} {speed:>8}"
+            f"  {each.file.name:<16} {result['status']:<29} {result['total_rows']:>7,} {result['updated_rows']:>8,}"
+            f" {result['unchanged_rows']:>10,} {result['failed_rows']:>7,} {rows_per_second:>8}"
         )
     print()
-    for end in ended:
-        if end.seen["reason"]:
-            screen.paragraph(f"{end.file.name}: {end.seen['reason']}")
+    for each in finished:
+        if each.result["reason"]:
+            screen.print_paragraph(f"{each.file.name}: {each.result['reason']}")
 
 
-def show_report(shop: Shop, mixed: Ended) -> None:
-    """The first lines of the error report: what was refused, and why."""
-    report = shop.call("GET", f"imports/{mixed.seen['uuid']}/errors").decode("utf-8-sig")
+def print_error_report(shop: Shop, mixed: FinishedImport) -> None:
+    """Prints the first rows of the error report: which rows were refused, and why."""
+    report = shop.call("GET", f"imports/{mixed.result['uuid']}/errors").decode("utf-8-sig")
     delimiter = ";" if ";" in report.splitlines()[0] else ","
-    head, *rows = csv.reader(io.StringIO(report), delimiter=delimiter)
-    at = {heading.casefold(): index for index, heading in enumerate(head)}
-    print(f"\nThe error report of {mixed.file.name} ({mixed.seen['encoding']}, {len(rows)} rows), its first lines:")
-    for row in rows[:REPORT_LINES]:
-        screen.paragraph(f"row {row[at['row number']]}: {row[at['errors']]}")
+    heading, *rows = csv.reader(io.StringIO(report), delimiter=delimiter)
+    positions = {name.casefold(): position for position, name in enumerate(heading)}
+    count, encoding = format_count(len(rows), "row"), mixed.result["encoding"]
+    print(f"\nThe error report of {mixed.file.name}, which was read as {encoding}, has {count}. It begins with:")
+    for row in rows[:REPORT_ROWS]:
+        screen.print_paragraph(f"row {row[positions['row number']]}: {row[positions['errors']]}")
 
 
-def prove(name: str, database: Connection, databases: Databases, values: Mapping[str, Values]) -> bool:
-    """Reads every product of the files from a database; waits while the mirror is on its way."""
+def check_products(name: str, conn: Connection, databases: Databases, values: Mapping[str, Values]) -> bool:
+    """Compares every product of the files with a database, and prints how many are equal.
+
+    Repeats that for up to MIRROR_SECONDS, because the legacy database is updated after the import has finished.
+    Returns whether all are equal.
+    """
     deadline = time.monotonic() + MIRROR_SECONDS
-    right = 0
-    while right < len(values) and time.monotonic() < deadline:
+    equal = 0
+    while equal < len(values) and time.monotonic() < deadline:
         sql = "select identifier, price, stock_on_hand, article_code from products where webshop_uuid = :webshop"
-        rows = databases.rows(database, sql)
-        right = sum(values.get(identifier) == Values(*found) for identifier, *found in rows)
+        rows = databases.fetch_rows(conn, sql)
+        equal = sum(values.get(identifier) == Values(*columns) for identifier, *columns in rows)
     sql = "select count(*) from products where webshop_uuid = :webshop and name = :name"
-    [[sweets]] = databases.rows(database, sql, name=SWEETS)
-    screen.paragraph(f"{name + ' database':<17} {right:,} of {len(values):,} products; {sweets} is called {SWEETS}")
-    return right == len(values) and sweets >= 1
+    [[sweets]] = databases.fetch_rows(conn, sql, name=SWEETS_NAME)
+    screen.print_paragraph(
+        f"{name + ':':<17} {equal:,} of {format_count(len(values), 'product')}; "
+        f"{format_count(sweets, 'product')} with the name {SWEETS_NAME}"
+    )
+    return equal == len(values) and sweets >= 1

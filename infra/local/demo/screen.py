@@ -1,4 +1,4 @@
-"""What the story looks like: at most so wide, lines that move on a terminal and stand still elsewhere."""
+"""The demo's output: lines of a limited width, and progress lines that are overwritten on a terminal."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import textwrap
 from pathlib import Path
 
 WIDTH = 100  # characters
-REST_ERASED = "\x1b[K"  # a terminal clears what is behind: the line before may have been longer
+FAILED = "NOT AS EXPECTED"
+ERASE_REST = "\x1b[K"  # makes a terminal erase the rest of the line: the line before may have been longer
 
 
-def title(text: str) -> None:
+def print_title(text: str) -> None:
     """Begins a chapter."""
     print(f"\n── {text} {'─' * (WIDTH - len(text) - 4)}", flush=True)
 
 
-def paragraph(text: str) -> None:
-    """Prints a sentence, broken where it is too long; a long path or URI stays whole."""
+def print_paragraph(text: str) -> None:
+    """Prints a sentence. Wraps it at WIDTH, but never inside a path or a URI."""
     print(
         textwrap.fill(
             text, WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
@@ -25,22 +26,22 @@ def paragraph(text: str) -> None:
     )
 
 
-def fault(text: str) -> None:
-    """Says what did not come out as it should."""
-    paragraph(f"NOT AS EXPECTED: {text}")
+def print_difference(text: str) -> None:
+    """Prints a result that differs from the expected one."""
+    print_paragraph(f"{FAILED}: {text}")
 
 
-def passing(line: str) -> None:
-    """Shows a line that the next one takes the place of; on a terminal alone."""
+def print_progress(line: str) -> None:
+    """Prints a line that the next line overwrites. Prints nothing when the output is not a terminal."""
     if sys.stdout.isatty():
-        print(f"\r{line}{REST_ERASED}", end="", flush=True)
+        print(f"\r{line}{ERASE_REST}", end="", flush=True)
 
 
-def lasting(line: str) -> None:
-    """Shows a line that stays, in the place of one that was passing."""
-    print(f"\r{line}{REST_ERASED}" if sys.stdout.isatty() else line, flush=True)
+def print_line(line: str) -> None:
+    """Prints a line that stays. It overwrites a progress line."""
+    print(f"\r{line}{ERASE_REST}" if sys.stdout.isatty() else line, flush=True)
 
 
-def short(path: Path) -> str:
-    """A path, from the working directory on where it lies in there."""
+def shorten(path: Path) -> str:
+    """Returns the path relative to the working directory, where it is below that, otherwise the whole path."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -1,4 +1,4 @@
-"""A webshop's user at the API."""
+"""A client of the HTTP API: a user of one webshop."""
 
 from __future__ import annotations
 
@@ -15,62 +15,64 @@ from pathlib import Path
 from typing import Any
 
 POLL_SECONDS = 0.05
-ANSWER_SECONDS = 60  # that any answer may take
+RESPONSE_TIMEOUT_SECONDS = 60
 
 
 class Unexpected(Exception):
-    """Something after which a chapter cannot go on. The text says what."""
+    """A failure that ends the chapter. The text says what happened."""
 
 
 class NotFound(Unexpected):
-    """There is no such thing, or not yet."""
+    """The API returned 404: what was requested does not exist, or not yet."""
 
 
 @dataclass(frozen=True)
 class Shop:
-    """Calls the API below one webshop, as one of its users."""
+    """Calls the API of one webshop as one of its users."""
 
     api_url: str
     webshop_uuid: str
     token: str
 
     def call(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> bytes:
-        """The answer's body. Raises Unexpected with the problem that came instead, NotFound for a 404."""
-        with self._opened(method, path, body, headers) as response:
+        """Returns the body of the response. Raises NotFound for a 404 and Unexpected for any other error."""
+        with self._open(method, path, body, headers) as response:
             return response.read()
 
     def json(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
-        """The answer, decoded. Raises as `call`."""
+        """Returns the decoded body of the response. Raises the same errors as `call`."""
         return json.loads(self.call(method, path, body, headers))
 
     def download(self, path: str, to: Path) -> None:
-        """Leaves the answer's body in a file. Raises as `call`."""
-        with self._opened("GET", path) as response, to.open("wb") as file:
+        """Writes the body of the response to the file `to`. Raises the same errors as `call`."""
+        with self._open("GET", path) as response, to.open("wb") as file:
             shutil.copyfileobj(response, file)
 
     @contextmanager
-    def _opened(
+    def _open(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Iterator[HTTPResponse]:
         url = f"{self.api_url}/webshops/{self.webshop_uuid}/{path}"
         data = None if body is None else json.dumps(body).encode()
-        sent = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json", **(headers or {})}
+        all_headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json", **(headers or {})}
+        request = urllib.request.Request(url, data, all_headers, method=method)
         try:
-            response = urllib.request.urlopen(
-                urllib.request.Request(url, data, sent, method=method), timeout=ANSWER_SECONDS
-            )
+            response = urllib.request.urlopen(request, timeout=RESPONSE_TIMEOUT_SECONDS)
         except urllib.error.HTTPError as error:
-            told = f"{method} {path} was answered {error.code}: {error.read().decode(errors='replace')}"
-            raise (NotFound if error.code == 404 else Unexpected)(told) from error
+            message = f"{method} {path} returned {error.code}: {error.read().decode(errors='replace')}"
+            raise (NotFound if error.code == 404 else Unexpected)(message) from error
         with response:
             yield response
 
 
-def wait_for(what: str, look: Callable[[], Any], seconds: float, every_seconds: float = POLL_SECONDS) -> Any:
-    """Looks until there is something to see, and returns it. Raises Unexpected when `seconds` have passed."""
+def wait_for(name: str, find: Callable[[], Any], seconds: float, poll_seconds: float = POLL_SECONDS) -> Any:
+    """Calls `find` until it returns a result, and returns that. Raises Unexpected after `seconds`.
+
+    `name` says in the error's text what did not finish.
+    """
     deadline = time.monotonic() + seconds
-    while not (seen := look()):
+    while not (result := find()):
         if time.monotonic() > deadline:
-            raise Unexpected(f"{what} is not over after {seconds} s.")
-        time.sleep(every_seconds)
-    return seen
+            raise Unexpected(f"{name} did not finish within {seconds} s.")
+        time.sleep(poll_seconds)
+    return result

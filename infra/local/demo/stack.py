@@ -1,4 +1,4 @@
-"""The stack that the story is told on."""
+"""The stack that the demo runs on."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from infra.local import state
+from infra.local.demo import screen
 from infra.local.state import NotRunning, State
 
-PRODUCTS = 70_000  # as many rows fill a file of 5 MB
-START_SECONDS = 120  # for a first start on a slow machine
+PRODUCTS = 70_000  # enough to fill an import file of 5 MB
+START_SECONDS = 120  # enough for a first start on a slow machine
 POLL_SECONDS = 0.05
 
 
 @contextmanager
-def a_stack(own: Path) -> Iterator[State]:
-    """The stack that runs here, or one on the directory `own` for as long as the demo takes."""
-    here = state.here()
-    try:
-        here.load()
-    except NotRunning:
-        where = State(own)
-        with started(where):
-            yield where
-    else:
+def find_or_start_stack(own_directory: Path) -> Iterator[State]:
+    """Yields the running stack of this directory, or one on `own_directory` that runs until the context ends."""
+    here = state.find_state()
+    if is_up(here):
         yield here
+        return
+    own = State(own_directory)
+    with start_stack(own):
+        yield own
 
 
 @contextmanager
-def started(where: State) -> Iterator[None]:
-    """A stack on `where`. Raises NotRunning with what it printed when it does not come up."""
-    print(f"Starting a stack of its own with {PRODUCTS:,} products in {where.directory} …", flush=True)
-    begun = time.monotonic()
-    where.directory.mkdir(parents=True, exist_ok=True)
-    output = where.path("up.log")
+def start_stack(own: State) -> Iterator[None]:
+    """Runs a stack on the directory of `own`. Raises NotRunning with the stack's output when it does not start."""
+    place = screen.shorten(own.directory)
+    print(f"No stack is running here. Starting one with {PRODUCTS:,} products in {place} …", flush=True)
+    started_at = time.monotonic()
+    own.directory.mkdir(parents=True, exist_ok=True)
+    output = own.path("up.log")
     command = [sys.executable, "-m", "infra.local", "up", "--products", str(PRODUCTS), "--parent", str(os.getpid())]
-    environment = os.environ | {state.DIRECTORY_VARIABLE: str(where.directory)}
+    environment = os.environ | {state.DIRECTORY_VARIABLE: str(own.directory)}
     with output.open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        while not is_up(where):
-            if process.poll() is not None or time.monotonic() - begun > START_SECONDS:
-                raise NotRunning(f"The stack did not come up:\n{output.read_text()}")
+        while not is_up(own):
+            if process.poll() is not None or time.monotonic() - started_at > START_SECONDS:
+                raise NotRunning(f"The stack did not start:\n{output.read_text()}")
             time.sleep(POLL_SECONDS)
-        print(f"It is up after {time.monotonic() - begun:.0f} s.", flush=True)
+        print(f"The stack is ready after {time.monotonic() - started_at:.0f} s.", flush=True)
         yield
     finally:
         process.terminate()
         process.wait()
 
 
-def is_up(where: State) -> bool:
-    """Whether the stack serves."""
+def is_up(stack: State) -> bool:
+    """Tells whether the stack is ready."""
     try:
-        where.load()
+        stack.load()
     except NotRunning:
         return False
     return True

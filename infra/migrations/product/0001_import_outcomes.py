@@ -1,4 +1,4 @@
-"""What became of each batch of an import, and the gate it has to pass."""
+"""Creates the batch results of imports, and the gates that batches must pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOW = sa.text("clock_timestamp()")
 
 
 def upgrade() -> None:
-    """Makes the two tables."""
+    """Creates the two tables."""
     op.create_table(
         "import_outcomes",
         sa.Column("import_uuid", sa.Uuid, nullable=False),
@@ -47,6 +47,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drops them."""
+    """Drops the two tables."""
     op.drop_table("import_gates")
     op.drop_table("import_outcomes")

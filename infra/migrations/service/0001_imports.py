@@ -1,4 +1,4 @@
-"""Imports, their batches, and the rows they refused."""
+"""Creates imports, their batches and the rows that they refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOW = sa.text("clock_timestamp()")
 
 
 def upgrade() -> None:
-    """Makes the three tables."""
+    """Creates the three tables."""
     op.create_table(
         "imports",
         sa.Column("uuid", sa.Uuid, primary_key=True),
@@ -79,7 +79,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drops them."""
+    """Drops the three tables."""
     op.drop_table("import_refused_rows")
     op.drop_table("import_batches")
     op.drop_table("imports")

@@ -1,4 +1,4 @@
-"""Exports, their history, and how a webshop wants its buy orders exported."""
+"""Creates exports, their history, and the settings of each webshop's buy order exports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOW = sa.text("clock_timestamp()")
 
 
 def upgrade() -> None:
-    """Makes the three tables."""
+    """Creates the three tables."""
     op.create_table(
         "exports",
         sa.Column("uuid", sa.Uuid, primary_key=True),
@@ -86,7 +86,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drops them."""
+    """Drops the three tables."""
     op.drop_table("buy_order_export_settings")
     op.drop_table("export_history")
     op.drop_table("exports")

@@ -1,4 +1,4 @@
-"""Mails of buy orders, and what the mail service tells of them."""
+"""Creates email deliveries of buy orders, and the events that SendGrid reports for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOW = sa.text("clock_timestamp()")
 
 
 def upgrade() -> None:
-    """Makes the two tables."""
+    """Creates the two tables."""
     op.create_table(
         "buy_order_sends",
         sa.Column("uuid", sa.Uuid, primary_key=True),
@@ -69,6 +69,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drops them."""
+    """Drops the two tables."""
     op.drop_table("buy_order_send_events")
     op.drop_table("buy_order_sends")

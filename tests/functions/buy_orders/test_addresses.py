@@ -37,7 +37,7 @@ def test_a_text_is_one_address_or_refused(text: str, meaning: str) -> None:
         return
     with pytest.raises(Problem) as refusal:
         parse_address(text, "recipient")
-    assert (refusal.value.status, refusal.value.at) == (422, "recipient")
+    assert (refusal.value.status, refusal.value.field_name) == (422, "recipient")
     assert refusal.value.detail.isprintable()
 
 

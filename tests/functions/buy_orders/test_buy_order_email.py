@@ -259,7 +259,7 @@ def test_ten_concurrent_duplicates_send_one_email(buy_orders: BuyOrdersWorld) ->
         pytest.param(
             "update buy_orders set deleted_at = now() where uuid = :order",
             {},
-            "There is no such buy order",
+            "The buy order was not found",
             id="deleted",
         ),
         pytest.param(
@@ -278,7 +278,7 @@ def test_ten_concurrent_duplicates_send_one_email(buy_orders: BuyOrdersWorld) ->
         pytest.param("", {"cc": ("nobody",)}, '"nobody" is not an email address', id="malformed copy"),
         pytest.param("", {"message": "x" * 5_001}, "5,000 characters", id="long message"),
         pytest.param("", {"language": "../en"}, "Known: en", id="unknown language"),
-        pytest.param("", {"buy_order_uuid": uuid.UUID(int=7)}, "There is no such buy order", id="unknown order"),
+        pytest.param("", {"buy_order_uuid": uuid.UUID(int=7)}, "The buy order was not found", id="unknown order"),
     ],
 )
 def test_an_order_that_cannot_be_emailed_fails_with_a_reason(
@@ -294,7 +294,7 @@ def test_an_order_that_cannot_be_emailed_fails_with_a_reason(
     row = buy_orders.delivery_row(message.send_uuid)
     assert row["status"] == "FAILED"
     assert reason in row["reason"]
-    assert [message.attributes["topic"] for message in buy_orders.dead_letters.letters] == ["webshop.buy-order.email"]
+    assert [message.attributes["topic"] for message in buy_orders.dead_letters.messages] == ["webshop.buy-order.email"]
     assert [record.levelname for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == ["ERROR"]
     assert buy_orders.accepted_emails() == []
     buy_orders.recover()
@@ -327,18 +327,18 @@ def test_a_malformed_message_is_dead_lettered(
     """It is logged once and not delivered again."""
     assert buy_orders.push_bytes(BuyOrderEmail, data) == 200
 
-    (dead_letter,) = buy_orders.dead_letters.letters
+    (dead_letter,) = buy_orders.dead_letters.messages
     assert dead_letter.data == data
     assert [record.levelname for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == ["ERROR"]
 
 
 def test_a_message_without_a_required_field_is_dead_lettered(buy_orders: BuyOrdersWorld) -> None:
     """The reason names the field."""
-    data = buy_orders.message().encoded()
+    data = buy_orders.message().encode()
 
     assert buy_orders.push_bytes(BuyOrderEmail, data.replace(b"buy_order_uuid", b"order")) == 200
 
-    (dead_letter,) = buy_orders.dead_letters.letters
+    (dead_letter,) = buy_orders.dead_letters.messages
     assert "buy_order_uuid" in dead_letter.attributes["reason"]
 
 

@@ -245,7 +245,12 @@ def test_an_invalid_request_is_refused(buy_orders: BuyOrdersWorld, body: dict[st
             "has no email address. Add one, or name a recipient.",
             id="no address",
         ),
-        pytest.param("update buy_orders set deleted_at = now()", 404, "There is no such buy order.", id="deleted"),
+        pytest.param(
+            "update buy_orders set deleted_at = now()",
+            404,
+            "The buy order was not found. Check its uuid.",
+            id="deleted",
+        ),
     ],
 )
 def test_an_order_that_cannot_be_emailed_is_refused(

@@ -34,7 +34,7 @@ def test_with_url_signing_each_download_gets_its_own_url(
     exports.configure("functions.exports.export_download", SIGNED_URLS="on")
     monkeypatch.setattr(
         exports.storage,
-        "signed_url",
+        "sign_url",
         lambda path, disposition: f"https://storage.test/{path}?signature={uuid.uuid4()}&as={disposition}",
     )
     export = exports.ask().json

@@ -171,7 +171,7 @@ def test_a_refusal_names_the_field_and_what_is_allowed(fields: dict[str, Any], f
     with pytest.raises(Problem) as raised:
         validate(request)
 
-    assert (raised.value.status, raised.value.type, raised.value.at) == (422, "refused-input", field)
+    assert (raised.value.status, raised.value.type, raised.value.field_name) == (422, "refused-input", field)
     assert message in raised.value.detail
     assert len(raised.value.detail) < 1_000
 

@@ -1,5 +1,8 @@
-"""import_apply, through the framework, over a real database."""
+"""import_apply, called through functions-framework, on a real database."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
 import msgspec
@@ -7,134 +10,145 @@ import pytest
 
 from functions.imports import gate
 from shared.messages import BatchApplied, ImportBatch, ProductsUpdated
-from tests.world import World
+
+if TYPE_CHECKING:
+    from tests.world import World
+
+
+class MakeBatch(Protocol):
+    """Makes a batch of the test's import: the columns, then the rows."""
+
+    def __call__(self, columns: tuple[str, ...], *rows: tuple[str | None, ...], run: int = 1) -> ImportBatch: ...
 
 
 @pytest.fixture
-def batch(world: World):
+def make_batch(world: World) -> MakeBatch:
     """Makes batches of an import whose gate is open."""
     import_uuid = uuid4()
-    with world.looking["product"].begin() as product:
-        gate.open_gate(product, import_uuid, 1)
+    with world.looking["product"].begin() as conn:
+        gate.open_gate(conn, import_uuid, 1)
 
-    def made(columns: tuple[str, ...], *rows: tuple[str | None, ...], run: int = 1) -> ImportBatch:
-        numbers = tuple(range(2, 2 + len(rows)))
-        return ImportBatch(world.webshop, import_uuid, run, numbers, columns, rows)
+    def make(columns: tuple[str, ...], *rows: tuple[str | None, ...], run: int = 1) -> ImportBatch:
+        row_numbers = tuple(range(2, 2 + len(rows)))
+        return ImportBatch(world.webshop, import_uuid, run, row_numbers, columns, rows)
 
-    return made
+    return make
 
 
-def test_a_batch_delivered_twice_is_applied_once(world, batch):
-    """A message may come again at any time; a sale in between must survive it."""
+def test_a_batch_delivered_twice_is_applied_once(world: World, make_batch: MakeBatch) -> None:
+    """A message may come again at any time. A sale between the two deliveries is not overwritten."""
     (identifier,) = world.identifiers(1)
-    message = batch(("identifier", "stock_on_hand"), (identifier, "5"))
+    batch = make_batch(("identifier", "stock_on_hand"), (identifier, "5"))
 
-    world.deliver(message)
+    world.deliver(batch)
     world.change("product", "update products set stock_on_hand = 3 where identifier = :i", i=identifier)
-    world.deliver(message)
+    world.deliver(batch)
 
     assert world.products("stock_on_hand")[identifier] == 3
-    key = (world.webshop, message.import_uuid, 1, 2)
+    key = (world.webshop, batch.import_uuid, 1, 2)
     assert world.broker.sent == [BatchApplied(*key, 1, 0, ()), ProductsUpdated(*key, (identifier,))] * 2
 
 
-def test_an_empty_cell_leaves_the_value_and_null_clears_it(world, batch):
-    """What a merchant does not write stays as it is."""
+def test_an_empty_cell_leaves_the_value_and_null_clears_it(world: World, make_batch: MakeBatch) -> None:
+    """Values that a merchant does not write stay as they are."""
     one, two = world.identifiers(2)
     world.change("product", "update products set price = 9.99, article_code = '007', name = 'old'")
 
-    world.deliver(batch(("identifier", "price", "article_code", "name"), (one, "", None, "new"), (two, None, "", "")))
+    columns = ("identifier", "price", "article_code", "name")
+    world.deliver(make_batch(columns, (one, "", None, "new"), (two, None, "", "")))
 
-    found = world.products("price, article_code, name")
-    assert [str(value) for value in found[one]] == ["9.99", "None", "new"]
-    assert [str(value) for value in found[two]] == ["None", "007", "old"]
+    products = world.products("price, article_code, name")
+    assert [str(value) for value in products[one]] == ["9.99", "None", "new"]
+    assert [str(value) for value in products[two]] == ["None", "007", "old"]
 
 
-def test_what_is_equal_already_is_unchanged_and_not_mirrored(world, batch):
-    """An unchanged file costs half, and nobody downstream hears of it."""
+def test_equal_values_are_unchanged_and_not_mirrored(world: World, make_batch: MakeBatch) -> None:
+    """An unchanged file costs half, and causes no work in the mirror."""
     one, two = world.identifiers(2)
     world.change("product", "update products set price = 1.50 where identifier = :i", i=one)
     world.change("product", "update products set price = 7 where identifier = :i", i=two)
 
-    world.deliver(batch(("identifier", "price"), (one, "1.5"), (two, "1.50")))
+    world.deliver(make_batch(("identifier", "price"), (one, "1.5"), (two, "1.50")))
 
-    (applied, updated) = world.broker.sent
-    assert (applied.updated, applied.unchanged) == (1, 1)
-    assert updated.identifiers == (two,)
+    (result,), (update,) = world.broker.of(BatchApplied), world.broker.of(ProductsUpdated)
+    assert (result.updated, result.unchanged) == (1, 1)
+    assert update.identifiers == (two,)
 
 
-def test_rules_on_stored_values_refuse_the_row_and_no_other(world, batch):
-    """A maximum below the minimum that is stored, and a product that is not there, each name what is wrong."""
+def test_a_row_that_breaks_a_rule_on_stored_values_is_refused_alone(world: World, make_batch: MakeBatch) -> None:
+    """A maximum below the stored minimum and an unknown product are each refused with their own error."""
     one, two = world.identifiers(2)
     world.change("product", "update products set minimum_stock = 10, maximum_stock = 20")
 
-    world.deliver(batch(("identifier", "maximum_stock"), (one, "9"), ("nowhere", "9"), (two, "11")))
+    world.deliver(make_batch(("identifier", "maximum_stock"), (one, "9"), ("nowhere", "9"), (two, "11")))
 
-    (applied, _) = world.broker.sent
-    assert [(row.row_number, row.errors[0].code) for row in applied.refused] == [
+    (result,), (_,) = world.broker.of(BatchApplied), world.broker.of(ProductsUpdated)
+    assert [(row.row_number, row.errors[0].code) for row in result.refused] == [
         (2, "maximum_below_minimum"),
         (3, "not_found"),
     ]
-    assert applied.refused[0].errors[0].message == (
+    assert result.refused[0].errors[0].message == (
         "With this row the maximum stock would be 9, below the minimum stock of 10."
     )
     assert world.products("maximum_stock")[one] == 20
     assert world.products("maximum_stock")[two] == 11
 
 
-def test_a_row_the_database_refuses_does_not_spoil_the_others(world, batch):
-    """The platform may have rules that we do not know."""
+def test_a_row_that_the_database_refuses_is_refused_alone(world: World, make_batch: MakeBatch) -> None:
+    """The platform may have rules that this project does not know."""
     one, two, three = world.identifiers(3)
     world.change("product", "alter table products add constraint no_thirteen check (stock_on_hand <> 13) not valid")
 
-    world.deliver(batch(("identifier", "stock_on_hand"), (one, "12"), (two, "13"), (three, "14")))
+    world.deliver(make_batch(("identifier", "stock_on_hand"), (one, "12"), (two, "13"), (three, "14")))
 
-    (applied, updated) = world.broker.sent
-    assert (applied.updated, [row.row_number for row in applied.refused]) == (2, [3])
-    assert "no_thirteen" in applied.refused[0].errors[0].message
-    assert set(updated.identifiers) == {one, three}
+    (result,), (update,) = world.broker.of(BatchApplied), world.broker.of(ProductsUpdated)
+    assert (result.updated, [row.row_number for row in result.refused]) == (2, [3])
+    assert "no_thirteen" in result.refused[0].errors[0].message
+    assert set(update.identifiers) == {one, three}
 
 
-def test_another_webshops_product_is_not_found_and_not_touched(world, batch):
-    """Every statement is bounded by the webshop."""
-    (theirs,) = world.rows(
+def test_a_product_of_another_webshop_is_not_found_and_not_changed(world: World, make_batch: MakeBatch) -> None:
+    """Every statement is limited to the webshop of its batch."""
+    ((foreign_identifier,),) = world.rows(
         "product",
-        "select identifier, name from products where webshop_uuid = :o and identifier not in"
+        "select identifier from products where webshop_uuid = :o and identifier not in"
         " (select identifier from products where webshop_uuid = :w) limit 1",
         o=world.tenants.other_webshop_uuid,
         w=world.webshop,
     )
 
-    world.deliver(batch(("identifier", "name"), (theirs[0], "stolen")))
+    world.deliver(make_batch(("identifier", "name"), (foreign_identifier, "stolen")))
 
-    assert world.broker.sent[0].refused[0].errors[0].code == "not_found"
+    (result,) = world.broker.of(BatchApplied)
+    assert result.refused[0].errors[0].code == "not_found"
     assert not world.rows("product", "select 1 from products where name = 'stolen'")
 
 
-@pytest.mark.parametrize("run", [0, 2])
-def test_a_batch_of_another_run_is_fenced_off(world, batch, run):
-    """Of what belongs to another attempt nothing is applied and nothing is sent."""
+@pytest.mark.parametrize("run", [pytest.param(0, id="lower run"), pytest.param(2, id="higher run")])
+def test_a_batch_of_another_run_is_not_applied(world: World, make_batch: MakeBatch, run: int) -> None:
+    """The gate is open for one run: batches of another one change nothing and send nothing."""
     (identifier,) = world.identifiers(1)
 
-    status = world.deliver(batch(("identifier", "name"), (identifier, "late"), run=run))
+    status = world.deliver(make_batch(("identifier", "name"), (identifier, "late"), run=run))
 
     assert status == 200
     assert world.products("name")[identifier] != "late"
     assert not world.broker.sent
 
 
-def test_twins_at_once_are_applied_once(world, batch):
-    """Pub/Sub may push a message twice at the same moment; both end with the one outcome."""
-    message = batch(("identifier", "stock_on_hand"), *[(identifier, "77") for identifier in world.identifiers(200)])
+def test_a_batch_delivered_four_times_at_once_is_applied_once(world: World, make_batch: MakeBatch) -> None:
+    """Pub/Sub may push a message twice at the same moment. Every delivery sends the same batch result."""
+    rows = [(identifier, "77") for identifier in world.identifiers(200)]
+    batch = make_batch(("identifier", "stock_on_hand"), *rows)
 
-    world.at_once(*[lambda: world.deliver(message)] * 4)
+    world.at_once(*[lambda: world.deliver(batch)] * 4)
 
-    results = [sent for sent in world.broker.sent if isinstance(sent, BatchApplied)]
+    results = world.broker.of(BatchApplied)
     assert len(results) == 4
     assert {(result.updated, result.unchanged, result.refused) for result in results} == {(200, 0, ())}
 
 
-THIRTEEN = """
+REFUSE_THIRTEEN = """
     create function no_thirteen() returns trigger language plpgsql as $$ begin
         if new.stock_on_hand = 13 then raise exception 'thirteen is not allowed'; end if; return new;
     end $$
@@ -144,29 +158,32 @@ THIRTEEN = """
 @pytest.mark.parametrize(
     "trigger",
     [
-        "trigger t before update on products",
-        "constraint trigger t after update on products deferrable initially deferred",
+        pytest.param("trigger t before update on products", id="at once"),
+        pytest.param(
+            "constraint trigger t after update on products deferrable initially deferred",
+            id="at the end of the transaction",
+        ),
     ],
-    ids=["at once", "at the end of the transaction"],
 )
-def test_a_row_that_a_trigger_refuses_does_not_spoil_the_others(world, batch, trigger):
-    """Whatever way the platform has of refusing a row, it is one row."""
+def test_a_row_that_a_trigger_refuses_is_refused_alone(world: World, make_batch: MakeBatch, trigger: str) -> None:
+    """A trigger may refuse at once or at the commit. Either way it costs one row."""
     one, two, three = world.identifiers(3)
-    world.change("product", THIRTEEN)
+    world.change("product", REFUSE_THIRTEEN)
     world.change("product", f"create {trigger} for each row execute function no_thirteen()")
 
-    status = world.deliver(batch(("identifier", "stock_on_hand"), (one, "12"), (two, "13"), (three, "14")))
+    status = world.deliver(make_batch(("identifier", "stock_on_hand"), (one, "12"), (two, "13"), (three, "14")))
 
-    (applied, _) = world.broker.sent
-    assert (status, applied.updated, [row.row_number for row in applied.refused]) == (200, 2, [3])
+    (result,), (_,) = world.broker.of(BatchApplied), world.broker.of(ProductsUpdated)
+    assert (status, result.updated, [row.row_number for row in result.refused]) == (200, 2, [3])
 
 
-def test_many_batches_with_the_same_products_at_once(world, batch):
-    """Somebody else may write the products of a batch at the same moment: it comes out right all the same."""
+def test_batches_with_the_same_products_at_once_do_not_deadlock(world: World, make_batch: MakeBatch) -> None:
+    """Both batches list the same products, in opposite order. All rows are applied, by one batch after the other."""
     identifiers = world.identifiers(100)
     world.change("product", "update products set stock_on_hand = 0")
-    forward = batch(("identifier", "stock_on_hand"), *[(identifier, "1") for identifier in identifiers])
-    backward = batch(("identifier", "stock_on_hand"), *[(identifier, "2") for identifier in reversed(identifiers)])
+    columns = ("identifier", "stock_on_hand")
+    forward = make_batch(columns, *[(identifier, "1") for identifier in identifiers])
+    backward = make_batch(columns, *[(identifier, "2") for identifier in reversed(identifiers)])
     backward = msgspec.structs.replace(backward, row_numbers=tuple(range(1002, 1102)))
 
     for _ in range(3):

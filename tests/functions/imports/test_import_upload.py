@@ -1,31 +1,38 @@
-"""import_upload, through the framework: which objects become imports, and how they are recorded."""
+"""import_upload, called through functions-framework: which objects become imports, and how they are recorded."""
+
+from __future__ import annotations
 
 import uuid
+from typing import TYPE_CHECKING
 
 import pytest
 
 from functions.imports.states import Status
-from shared.clients.bucket import StoredObject
 from shared.messages import ImportTrigger
-from tests.world import World
+from tests.world import app
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.world import World
 
 FILE = "identifier,price\r\nA,1\r\n"
 
 
-def test_an_upload_is_recorded_and_triggered(world: World):
-    """The import exists from now on, and somebody is told."""
+def test_an_upload_is_recorded_and_triggered(world: World) -> None:
+    """From now on the import exists, and its trigger is sent."""
     import_uuid = world.upload(FILE, on_error="abort")
 
     assert world.deliver_upload(import_uuid) == 200
 
-    found = world.find(import_uuid)
-    assert (found.status, found.user_uuid, found.file_name) == (Status.IN_QUEUE, world.user, "products.csv")
-    assert (found.operation, found.on_error, found.run) == ("UPDATE", "abort", 1)
+    recorded = world.find(import_uuid)
+    assert (recorded.status, recorded.user_uuid, recorded.file_name) == (Status.IN_QUEUE, world.user, "products.csv")
+    assert (recorded.operation, recorded.on_error, recorded.run) == ("UPDATE", "abort", 1)
     assert world.broker.sent == [ImportTrigger(world.webshop, import_uuid, 1)]
 
 
-def test_the_event_again_sends_the_trigger_again(world):
-    """The sender may have been killed between commit and send; an import that is over is left alone."""
+def test_a_duplicate_event_sends_the_trigger_again_until_the_import_is_final(world: World) -> None:
+    """The process may have been killed between commit and send."""
     import_uuid = world.upload(FILE)
 
     world.deliver_upload(import_uuid)
@@ -49,8 +56,8 @@ def test_the_event_again_sends_the_trigger_again(world):
         "imports/{uuid}/{uuid}/../../a.csv",
     ],
 )
-def test_a_path_that_is_not_ours_is_ignored(world, caplog, path):
-    """Other things may lie in the bucket: 2xx, logged once, nothing recorded."""
+def test_a_path_of_another_kind_is_ignored(world: World, caplog: pytest.LogCaptureFixture, path: str) -> None:
+    """The bucket may contain other objects: 2xx, one log line, no import."""
     stored = world.bucket.put(path.replace("{uuid}", str(uuid.uuid4())), b"x", {"user-uuid": str(world.user)})
 
     assert world.deliver_object(stored) == 200
@@ -62,28 +69,30 @@ def test_a_path_that_is_not_ours_is_ignored(world, caplog, path):
 
 
 @pytest.mark.parametrize(
-    ("metadata", "says"),
+    ("metadata", "reason_part"),
     [
         pytest.param({"user-uuid": ""}, 'without a valid "user-uuid"', id="empty user"),
         pytest.param({"user-uuid": "somebody"}, "somebody", id="malformed user"),
         pytest.param({"on-error": "whatever"}, "partial or abort", id="unknown on-error"),
     ],
 )
-def test_metadata_that_is_missing_or_wrong_fails_the_import_with_that_reason(world, metadata, says):
-    """Nothing is guessed; a person who retries the import puts their name to it."""
+def test_missing_or_wrong_metadata_fails_the_import_with_that_reason(
+    world: World, metadata: Mapping[str, str], reason_part: str
+) -> None:
+    """Nothing is guessed. The import of a file without a user gets the user who retries it."""
     import_uuid = world.upload(FILE, **metadata)
 
     assert world.deliver_upload(import_uuid) == 200
 
-    found = world.find(import_uuid)
-    assert (found.status, found.user_uuid) == (Status.FAILED_UNEXPECTEDLY, None)
-    assert says in found.reason
+    failed = world.find(import_uuid)
+    assert (failed.status, failed.user_uuid) == (Status.FAILED_UNEXPECTEDLY, None)
+    assert reason_part in failed.reason
     assert not world.broker.sent
     world.retry(import_uuid)
     assert (world.find(import_uuid).user_uuid, world.find(import_uuid).on_error) == (world.user, "abort")
 
 
-def test_a_later_generation_is_ignored_and_logged(world, caplog):
+def test_a_later_generation_is_ignored_and_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """The first recorded generation is the import's."""
     import_uuid = world.upload(FILE)
     world.deliver_upload(import_uuid)
@@ -97,26 +106,24 @@ def test_a_later_generation_is_ignored_and_logged(world, caplog):
     assert len(world.broker.sent) == 1
 
 
-def test_an_event_that_is_none_is_put_aside(world):
-    """Poison is dead-lettered, not delivered for ever."""
-    from tests.world import app
-
+def test_an_invalid_event_becomes_a_dead_letter(world: World) -> None:
+    """It is answered with 2xx, so that it is not delivered again."""
     headers = {
         "ce-id": "1",
         "ce-source": "x",
         "ce-specversion": "1.0",
         "ce-type": "google.cloud.storage.object.v1.finalized",
     }
-    answer = app("import_upload").post("/", json={"kind": "something else"}, headers=headers)
+    response = app("import_upload").post("/", json={"kind": "something else"}, headers=headers)
 
-    assert answer.status_code == 200
-    assert "Not an event of Cloud Storage" in world.dead_letters.letters[0].attributes["reason"]
+    assert response.status_code == 200
+    assert "Not an event of Cloud Storage" in world.dead_letters.messages[0].attributes["reason"]
 
 
-def test_the_size_is_the_objects(world):
-    """Nobody reads a file to learn that it is too large."""
+def test_the_size_is_read_from_the_event(world: World) -> None:
+    """A file that is too large is refused without being read."""
     import_uuid = world.upload(b"x" * 1000)
-    stored: StoredObject = next(world.bucket.list("imports/"))
+    (stored,) = world.bucket.list("imports/")
 
     world.deliver_upload(import_uuid)
 
