@@ -307,7 +307,7 @@ def test_an_order_of_another_webshop_is_not_emailed(buy_orders: BuyOrdersWorld) 
 
     buy_orders.deliver(message)
 
-    assert buy_orders.delivery_row(message.send_uuid)["reason"] == "There is no such buy order."
+    assert buy_orders.delivery_row(message.send_uuid)["reason"] == "The buy order was not found. Check its uuid."
     assert buy_orders.accepted_emails() == []
 
 
