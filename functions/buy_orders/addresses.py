@@ -10,8 +10,8 @@ MAX_CC = 10  # a buy order goes to one supplier, not to a mailing list
 MAX_ADDRESS_LENGTH = 254  # https://www.rfc-editor.org/errata/eid1690
 MAX_NAME_LENGTH = 150  # longer names are cut: email programs show about 50 characters
 
-# What the email service accepts: ASCII before the @, and a domain with a dot after it. Quoted local parts, which
-# nearly nobody uses, are not accepted.
+# What the email service accepts: ASCII before the @, and a domain with a dot after it. Quoted local parts,
+# which are very rare, are not accepted.
 LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 DOMAIN = re.compile(r"([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z0-9-]{2,63}")
 

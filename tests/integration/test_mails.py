@@ -1,4 +1,4 @@
-"""Mails of buy orders on the running stack: a mail service that fails, processes that die, and the events that tell."""
+"""Emails of buy orders on the running stack: failures of the email service, killed processes, and events."""
 
 from __future__ import annotations
 
@@ -21,51 +21,54 @@ if TYPE_CHECKING:
     from tests.integration.stack import LocalStack
 
 
-class Mails:
-    """The mails of the first webshop's order, at the API and at the mail service."""
+class Emails:
+    """The emails of the first webshop's order, at the API and at the email service."""
 
     def __init__(self, stack: LocalStack, shop: Shop) -> None:
         self._shop = shop
         self._order = f"buy-orders/{stack.env['BUY_ORDER_UUID']}"
         self._folder = Path(stack.env["MAIL_DIR"])
-        self._taken_before = set(self._folder.glob("*.eml"))
+        self._earlier_files = set(self._folder.glob("*.eml"))
 
-    def ask(self, **body: Any) -> str:
-        """Asks for the mail; returns its uuid."""
-        answer = self._shop.call("POST", f"{self._order}/email", body)
-        assert answer.status == 202, answer.body
-        return str(answer.json["uuid"])
+    def request(self, **body: Any) -> str:
+        """Requests an email. Returns the uuid of its delivery."""
+        response = self._shop.call("POST", f"{self._order}/email", body)
+        assert response.status == 202, response.body
+        return str(response.json["uuid"])
 
-    def find(self, send_uuid: str) -> dict[str, Any]:
+    def find(self, delivery_uuid: str) -> dict[str, Any]:
+        """Returns a delivery as it is now."""
         items = self._shop.call("GET", f"{self._order}/emails?limit=200").json["items"]
-        return next(item for item in items if item["uuid"] == send_uuid)
+        return next(item for item in items if item["uuid"] == delivery_uuid)
 
-    def wait(self, send_uuid: str, *statuses: str) -> dict[str, Any]:
-        """The mail once it is in one of these states."""
-        wait_until(lambda: self.find(send_uuid)["status"] in statuses, f"{send_uuid} to be {' or '.join(statuses)}")
-        return self.find(send_uuid)
+    def wait(self, delivery_uuid: str, *statuses: str) -> dict[str, Any]:
+        """Waits until the delivery is in one of these states, and returns it."""
+        wait_until(
+            lambda: self.find(delivery_uuid)["status"] in statuses, f"{delivery_uuid} to be {' or '.join(statuses)}"
+        )
+        return self.find(delivery_uuid)
 
-    def switch_on(self, *faults: dict[str, Any]) -> None:
-        """What happens to the next mails."""
+    def set_faults(self, *faults: dict[str, Any]) -> None:
+        """Sets the faults of the next emails, one per email."""
         (self._folder / FAULTS_FILE).write_text(json.dumps(faults))
 
-    def taken(self) -> list[Any]:
-        """The mails that the mail service took since the test began."""
-        files = set(self._folder.glob("*.eml")) - self._taken_before
+    def accepted(self) -> list[Any]:
+        """Returns the emails that the email service has accepted since the test began."""
+        files = set(self._folder.glob("*.eml")) - self._earlier_files
         return [email.message_from_bytes(file.read_bytes(), policy=email.policy.default) for file in files]
 
 
 @pytest.fixture
-def mails(stack: LocalStack, shop: Shop) -> Iterator[Mails]:
-    """No fault is switched on before a test nor after it."""
-    made = Mails(stack, shop)
-    made.switch_on()
-    yield made
-    made.switch_on()
+def emails(stack: LocalStack, shop: Shop) -> Iterator[Emails]:
+    """The emails of the order. No fault of one test is left for the next."""
+    order_emails = Emails(stack, shop)
+    order_emails.set_faults()
+    yield order_emails
+    order_emails.set_faults()
 
 
 @pytest.mark.parametrize(
-    ("recipient", "told"),
+    ("recipient", "events"),
     [
         pytest.param("orders@supplier.example", ["processed", "delivered"], id="delivered"),
         pytest.param("bounce@supplier.example", ["processed", "bounced"], id="bounced"),
@@ -73,30 +76,30 @@ def mails(stack: LocalStack, shop: Shop) -> Iterator[Mails]:
         pytest.param("defer@supplier.example", ["processed", "deferred", "delivered"], id="deferred"),
     ],
 )
-def test_what_becomes_of_a_mail_is_shown(mails: Mails, recipient: str, told: list[str]) -> None:
-    """Taken, and what happened at the other end, by events signed as SendGrid signs them."""
-    send_uuid = mails.ask(recipient=recipient)
+def test_a_delivery_shows_what_became_of_its_email(emails: Emails, recipient: str, events: list[str]) -> None:
+    """The email service accepts the email, and reports its events with SendGrid's kind of signature."""
+    delivery_uuid = emails.request(recipient=recipient)
 
-    send = mails.wait(send_uuid, "SENT")
-    wait_until(lambda: len(mails.find(send_uuid)["events"]) == len(told), "every event")
+    delivery = emails.wait(delivery_uuid, "SENT")
+    wait_until(lambda: len(emails.find(delivery_uuid)["events"]) == len(events), "every event")
 
-    assert sorted(event["event"] for event in mails.find(send_uuid)["events"]) == sorted(told)
-    assert send["recipient"] == recipient
-    (mail,) = mails.taken()
-    assert len(list(mail.iter_attachments())) == len(send["file_uris"]) == 3
+    assert sorted(event["event"] for event in emails.find(delivery_uuid)["events"]) == sorted(events)
+    assert delivery["recipient"] == recipient
+    (accepted,) = emails.accepted()
+    assert len(list(accepted.iter_attachments())) == len(delivery["file_uris"]) == 3
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_busy_mail_service_is_asked_again_when_it_says(mails: Mails, status: int) -> None:
-    """It did not take the mail, so the mail goes out once, later."""
-    mails.switch_on({"status": status, "headers": {"Retry-After": "2"}})
+def test_a_busy_email_service_gets_the_email_later(emails: Emails, status: int) -> None:
+    """It did not accept the email, so the email is sent again after the time that it named."""
+    emails.set_faults({"status": status, "headers": {"Retry-After": "2"}})
 
-    send_uuid = mails.ask()
+    delivery_uuid = emails.request()
 
-    send = mails.wait(send_uuid, "SENT")
-    waited = datetime.fromisoformat(send["sent_at"]) - datetime.fromisoformat(send["created_at"])
-    assert waited >= timedelta(seconds=2)
-    assert len(mails.taken()) == 1
+    delivery = emails.wait(delivery_uuid, "SENT")
+    duration = datetime.fromisoformat(delivery["sent_at"]) - datetime.fromisoformat(delivery["created_at"])
+    assert duration >= timedelta(seconds=2)
+    assert len(emails.accepted()) == 1
 
 
 @pytest.mark.parametrize(
@@ -108,46 +111,46 @@ def test_a_busy_mail_service_is_asked_again_when_it_says(mails: Mails, status: i
         pytest.param({"status": 0}, id="closed connection"),
     ],
 )
-def test_a_mail_service_that_took_it_and_failed_tells_by_an_event(mails: Mails, fault: dict[str, Any]) -> None:
-    """Never sent again; the event makes SENT of it."""
-    mails.switch_on({**fault, "taken": True})
+def test_an_event_proves_that_an_email_was_accepted(emails: Emails, fault: dict[str, Any]) -> None:
+    """The email service accepts the email and fails. The email is not sent again, and the event makes it SENT."""
+    emails.set_faults({**fault, "taken": True})
 
-    send_uuid = mails.ask()
+    delivery_uuid = emails.request()
 
-    mails.wait(send_uuid, "SENT")
-    assert len(mails.taken()) == 1
-
-
-def test_a_mail_service_that_failed_leaves_it_uncertain(mails: Mails) -> None:
-    """Not sent again, however often sweep looks."""
-    mails.switch_on({"status": 500})
-
-    send = mails.wait(mails.ask(), "UNCERTAIN")
-    mails.wait(mails.ask(message="The second"), "SENT")
-
-    assert "is not known" in send["reason"]
-    assert mails.find(send["uuid"])["status"] == "UNCERTAIN"
-    (mail,) = mails.taken()
-    assert "The second" in mail.get_body(("plain",)).get_content()
+    emails.wait(delivery_uuid, "SENT")
+    assert len(emails.accepted()) == 1
 
 
-def test_a_function_that_dies_at_the_mail_leaves_one_mail(stack: LocalStack, mails: Mails) -> None:
-    """Killed while the mail service has the mail and has not answered: its event tells."""
-    mails.switch_on({"taken": True, "hang_seconds": 600, "status": 202})
+def test_without_an_event_a_failed_email_stays_uncertain(emails: Emails) -> None:
+    """The email service fails and sends no event. The email is not sent again."""
+    emails.set_faults({"status": 500})
 
-    send_uuid = mails.ask()
-    wait_until(mails.taken, "the mail to be taken")
+    uncertain = emails.wait(emails.request(), "UNCERTAIN")
+    emails.wait(emails.request(message="The second"), "SENT")
+
+    assert "is not known" in uncertain["reason"]
+    assert emails.find(uncertain["uuid"])["status"] == "UNCERTAIN"
+    (accepted,) = emails.accepted()
+    assert "The second" in accepted.get_body(("plain",)).get_content()
+
+
+def test_a_worker_that_dies_while_it_sends_leaves_one_email(stack: LocalStack, emails: Emails) -> None:
+    """The worker is killed before the email service responds. The event makes the delivery SENT."""
+    emails.set_faults({"taken": True, "hang_seconds": 600, "status": 202})
+
+    delivery_uuid = emails.request()
+    wait_until(emails.accepted, "the email service to accept the email")
     stack.kill("buy_order_email")
 
-    mails.wait(send_uuid, "SENT")
-    assert len(mails.taken()) == 1
+    emails.wait(delivery_uuid, "SENT")
+    assert len(emails.accepted()) == 1
 
 
-def test_events_wait_for_the_function_that_takes_them(stack: LocalStack, mails: Mails) -> None:
-    """The mail service tells again until somebody listens."""
+def test_events_are_sent_until_the_function_receives_them(stack: LocalStack, emails: Emails) -> None:
+    """The email service sends its events again while email_events is dead."""
     stack.kill("email_events")
 
-    send_uuid = mails.ask()
+    delivery_uuid = emails.request()
 
-    wait_until(lambda: len(mails.find(send_uuid)["events"]) == 2, "both events")
-    assert mails.find(send_uuid)["status"] == "SENT"
+    wait_until(lambda: len(emails.find(delivery_uuid)["events"]) == 2, "both events")
+    assert emails.find(delivery_uuid)["status"] == "SENT"
