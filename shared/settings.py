@@ -128,10 +128,9 @@ class Settings(FromEnvironment, frozen=True):
 
         Called where a setting is used: each function is given only the settings that it needs.
         """
-        fields = {field.name: field for field in msgspec.structs.fields(self)}
-        missing = [sentence(name.upper(), "not set", fields[name]) for name in names if not getattr(self, name)]
-        if missing:
-            raise InvalidSettings("\n".join(missing))
+        if missing := [name for name in names if not getattr(self, name)]:
+            fields = {field.name: field for field in msgspec.structs.fields(self)}
+            raise InvalidSettings("\n".join(sentence(name.upper(), "not set", fields[name]) for name in missing))
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
