@@ -39,11 +39,14 @@ class Demo:
         environment = os.environ | {
             "LOCAL_STATE_DIR": str(self.folder / "local"),
             "FUNCTION_SOURCE": str(Path(__file__).with_name("stack_main.py")),
+            "FUNCTION_TABLE": str(Path(__file__).with_name("stack_functions.yaml")),
             "NOTES": os.devnull,
             "TMPDIR": str(self.temporary),
         }
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        wait_until(lambda: State(self.folder / "local" / "demo" / "stack").announced("api"), "a function")
+        state = State(self.folder / "local" / "demo" / "stack")
+        wait_until(lambda: state.announced("api") or process.poll() is not None, "a function")
+        assert process.poll() is None, "the demo has ended before a function was ready"
         return process
 
     def processes(self) -> list[psutil.Process]:
