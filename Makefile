@@ -21,7 +21,7 @@ run: $(INSTALLED) ## the local stack, until Ctrl-C
 	@exec $(BIN)/python -m infra.local up --parent $$PPID
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto --dist loadgroup --cov
 
 test-servers: $(INSTALLED) ## the integration tests against a real Kafka and a Pub/Sub that delivers badly
 	TEST_SERVERS="$(TEST_SERVERS)" tests/integration/with_servers $(BIN)/python -m pytest tests/integration

