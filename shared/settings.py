@@ -131,10 +131,11 @@ class Settings(FromEnvironment, frozen=True):
 
         The code that uses a setting calls this, because each function has only the settings that it needs.
         """
-        fields = {field.name: field for field in msgspec.structs.fields(self)}
-        missing = [describe_problem(name.upper(), "not set", fields[name]) for name in names if not getattr(self, name)]
-        if missing:
-            raise InvalidSettings("\n".join(missing))
+        if missing := [name for name in names if not getattr(self, name)]:
+            fields = {field.name: field for field in msgspec.structs.fields(self)}
+            raise InvalidSettings(
+                "\n".join(describe_problem(name.upper(), "not set", fields[name]) for name in missing)
+            )
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:

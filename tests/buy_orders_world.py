@@ -130,7 +130,7 @@ class BuyOrdersWorld(ExportsWorld):
 
     def delivery_row(self, delivery_uuid: uuid.UUID | str) -> dict[str, Any]:
         """Returns the row of a delivery."""
-        with self.looking["service"].connect() as conn:
+        with self.own_engines["service"].connect() as conn:
             return dict(conn.execute(select(deliveries).where(deliveries.c.uuid == delivery_uuid)).mappings().one())
 
     def stored_files(self) -> dict[str, bytes]:

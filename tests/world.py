@@ -158,11 +158,11 @@ class World:
         self.bucket = Bucket(self.boundaries)
         self.broker = Broker(self.boundaries)
         self.dead_letters = DeadLetters()
-        self.service = self._engine(databases.service_url)
-        self.product = self._engine(databases.product_url)
-        self.legacy = self._engine(databases.legacy_url)
+        self.service_db = self._engine(databases.service_url)
+        self.product_db = self._engine(databases.product_url)
+        self.legacy_db = self._engine(databases.legacy_url)
         # The test's own connections: their commits are not counted as calls of a function.
-        self.looking = {
+        self.own_engines = {
             name: connect_to("TEST", DatabaseSettings(url=url), 4)
             for name, url in (
                 ("service", databases.service_url),
@@ -171,9 +171,9 @@ class World:
             )
         }
         for name, client in (
-            ("service_database", self.service),
-            ("product_database", self.product),
-            ("legacy_database", self.legacy),
+            ("service_database", self.service_db),
+            ("product_database", self.product_db),
+            ("legacy_database", self.legacy_db),
             ("storage", self.bucket),
             ("kafka", self.broker),
             ("pubsub", self.dead_letters),
@@ -189,7 +189,7 @@ class World:
         return engine
 
     def close(self) -> None:
-        for engine in (self.service, self.product, self.legacy, *self.looking.values()):
+        for engine in (self.service_db, self.product_db, self.legacy_db, *self.own_engines.values()):
             engine.dispose()
 
     # What a merchant does
@@ -222,7 +222,7 @@ class World:
         return self.find(import_uuid)
 
     def find(self, import_uuid: uuid.UUID) -> Import:
-        with self.looking["service"].connect() as conn:
+        with self.own_engines["service"].connect() as conn:
             return find_import(conn, self.webshop, import_uuid)
 
     def errors(self, import_uuid: uuid.UUID) -> dict[int, list[dict[str, str]]]:
@@ -310,7 +310,7 @@ class World:
 
     def retry(self, import_uuid: uuid.UUID) -> None:
         """Retries an import as its merchant does. Its trigger waits then."""
-        clients.kafka().send(operations.retry_import(self.service, self.webshop, self.user, import_uuid))
+        clients.kafka().send(operations.retry_import(self.service_db, self.webshop, self.user, import_uuid))
 
     def import_without_mirror(self, content: str) -> list[Message]:
         """Imports a file, and returns the messages for import_mirror instead of delivering them."""
@@ -356,12 +356,12 @@ class World:
 
     def rows(self, database: str, statement: str, **values: Any) -> list[Any]:
         """The rows of a query. `database` is "service", "product" or "legacy"."""
-        with self.looking[database].connect() as conn:
+        with self.own_engines[database].connect() as conn:
             return [tuple(row) for row in conn.execute(text(statement), values)]
 
     def change(self, database: str, statement: str, **values: Any) -> None:
         """Executes a statement that changes a database."""
-        with self.looking[database].begin() as conn:
+        with self.own_engines[database].begin() as conn:
             conn.execute(text(statement), values)
 
     def products(self, columns: str, database: str = "product") -> dict[str, Any]:

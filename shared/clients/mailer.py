@@ -106,7 +106,7 @@ class Mailer:
         It does not use the SDK's own classes: they refuse every text that looks like one of SendGrid's API keys.
         """
         recipient = {"email": mail.recipient}
-        if name := without_separators(mail.recipient_name):
+        if name := remove_separators(mail.recipient_name):
             recipient["name"] = name
         personalization: dict[str, Any] = {"to": [recipient]}
         if mail.cc:
@@ -132,7 +132,7 @@ class Mailer:
         }
 
 
-def without_separators(name: str) -> str:
+def remove_separators(name: str) -> str:
     """Replaces commas and semicolons, which the service refuses in the name of a recipient."""
     return " ".join(name.replace(",", " ").replace(";", " ").split())
 

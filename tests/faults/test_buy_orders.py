@@ -257,5 +257,5 @@ def test_a_delivery_cannot_be_claimed_after_the_email(buy_orders: BuyOrdersWorld
         ("FAILED", "sent_at = null, finished_at = now(), reason = 'x'"),
     ):
         buy_orders.change("service", f"update buy_order_sends set status = '{status}', lease_until = null, {columns}")
-        with pytest.raises(NothingToDo), buy_orders.service.begin() as conn:
+        with pytest.raises(NothingToDo), buy_orders.service_db.begin() as conn:
             jobs.claim_delivery(conn, message)

@@ -319,7 +319,7 @@ def test_a_product_database_that_disconnects_fails_the_export(
     assert response.status_code == 503
     assert response.content_type == "application/problem+json"
     assert response.headers["Retry-After"]
-    monkeypatch.setattr("shared.clients.product_database", lambda: exports.product)
+    monkeypatch.setattr("shared.clients.product_database", lambda: exports.product_db)
     export = exports.get(response.json["export_uuid"])
     assert (export["status"], export["download_url"]) == ("FAILED", None)
     assert "Reference" in export["error"]
@@ -336,7 +336,7 @@ def test_a_product_database_that_disconnects_costs_a_later_export_one_attempt(
     connect_through_proxy("product").cut_after_bytes = 100_000
     (request,) = exports.broker.take(ExportRequest)
     assert exports.deliver(request) == 503
-    monkeypatch.setattr("shared.clients.product_database", lambda: exports.product)
+    monkeypatch.setattr("shared.clients.product_database", lambda: exports.product_db)
 
     exports.recover()
 
@@ -355,7 +355,7 @@ def test_a_service_database_that_disconnects_costs_an_attempt(
     response = exports.ask()
 
     assert response.status_code == 503
-    monkeypatch.setattr("shared.clients.service_database", lambda: exports.service)
+    monkeypatch.setattr("shared.clients.service_database", lambda: exports.service_db)
     exports.storage.before_publish = lambda: None
     exports.recover()
     exports.assert_settled()

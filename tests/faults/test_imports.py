@@ -363,13 +363,13 @@ def test_a_worker_that_lost_its_lease_cannot_close_the_import(world: World, file
     import_uuid = world.upload(file)
     world.deliver_upload(import_uuid)
     (trigger,) = world.broker.take(ImportTrigger)
-    with world.looking["service"].begin() as conn:
+    with world.own_engines["service"].begin() as conn:
         lost_claim = jobs.claim_import(conn, trigger)
     world.let_time_pass()
     world.deliver(trigger)
 
     with pytest.raises(NothingToDo):
-        closing.close_import(world.service, world.product, lost_claim, "of the lost claim")
+        closing.close_import(world.service_db, world.product_db, lost_claim, "of the lost claim")
     world.recover()
 
     assert_applied(world, import_uuid)
@@ -401,7 +401,7 @@ def test_a_paused_worker_of_an_old_run_does_not_disturb_a_retry(world: World, fi
         if isinstance(messages[0], ImportBatch) and not old_batches:
             old_batches.append(messages)
             world.let_time_pass()
-            with world.looking["service"].begin() as conn:
+            with world.own_engines["service"].begin() as conn:
                 no_rows = dict.fromkeys(("total_rows", "updated_rows", "unchanged_rows", "failed_rows"), 0)
                 jobs.finish_import(conn, import_uuid, 1, Status.FAILED_UNEXPECTEDLY, "for the test", **no_rows)
             world.retry(import_uuid)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from google.api_core.exceptions import AlreadyExists, MethodNotImplemented, NotFound
-from google.cloud import pubsub_v1
+from google.cloud import pubsub_v1  # type: ignore[attr-defined]  # a namespace that other packages type
 from google.protobuf.duration_pb2 import Duration
 
 from infra.local import ports
@@ -38,7 +38,7 @@ ACK_DEADLINE_SECONDS = 600  # Pub/Sub's longest
 
 
 class PubSub:
-    """The server in its own process, and the ordinary clients to it."""
+    """The server in its own process, and Google's own clients for it."""
 
     def __init__(self, supervisor: Supervisor, state: State, receiver: Receiver) -> None:
         self.state, self.receiver, self.supervisor = state, receiver, supervisor
@@ -70,9 +70,9 @@ class PubSub:
         return str(self.publisher.publish(TOPIC, data, **attributes).result(PATIENCE_SECONDS))
 
     def kill(self) -> None:
-        said = self.state.announced("pubsub")
-        assert said is not None
-        os.kill(said["pid"], signal.SIGKILL)
+        announcement = self.state.announced("pubsub")
+        assert announcement is not None
+        os.kill(announcement["pid"], signal.SIGKILL)
         wait_until(lambda: self.state.announced("pubsub") is None, "the server to die")
 
     def dead_letters(self) -> list[dict[str, object]]:
@@ -92,7 +92,7 @@ def pubsub(
 
 
 def test_a_message_is_pushed_in_the_real_envelope(pubsub: PubSub, receiver: Receiver) -> None:
-    """The functions framework makes a CloudEvent of it, as of the real service's."""
+    """The functions framework converts it to a CloudEvent, like a push from the real service."""
     pubsub.subscribe()
 
     message_id = pubsub.publish(b"\x00\xffdata", key="k", traceparent="00-t")
@@ -107,8 +107,8 @@ def test_a_message_is_pushed_in_the_real_envelope(pubsub: PubSub, receiver: Rece
     assert (push.json["subscription"], push.json["deliveryAttempt"]) == (SUBSCRIPTION, 1)
 
 
-def test_a_refused_message_comes_again_after_its_backoff(pubsub: PubSub, receiver: Receiver) -> None:
-    """A function that answers 5xx gets the same message again, not at once, and is told which try it is."""
+def test_a_refused_message_is_pushed_again_after_its_backoff(pubsub: PubSub, receiver: Receiver) -> None:
+    """A function that responds with 5xx gets the same message again after a delay, with the number of the attempt."""
     pubsub.subscribe()
     receiver.statuses += [503, 500]
 
@@ -121,19 +121,19 @@ def test_a_refused_message_comes_again_after_its_backoff(pubsub: PubSub, receive
 
 
 def test_five_refusals_make_a_dead_letter(pubsub: PubSub, receiver: Receiver) -> None:
-    """A message that no try helps stops, and can be read with where it came from."""
+    """A message that fails five times is not pushed again. Its dead letter names its subscription."""
     pubsub.subscribe()
     receiver.statuses += [500] * 5
 
     pubsub.publish(b"poison", key="k")
-    pubsub_letters = wait_until(pubsub.dead_letters, "a dead letter")
+    dead_letters = wait_until(pubsub.dead_letters, "a dead letter")
     pubsub.publish(b"good")
 
     pushes = receiver.wait(6)
     assert len(pushes) == 6
-    [letter] = pubsub_letters
-    assert letter["data"] == "poison"
-    attributes = letter["attributes"]
+    [dead_letter] = dead_letters
+    assert dead_letter["data"] == "poison"
+    attributes = dead_letter["attributes"]
     assert isinstance(attributes, dict)
     assert attributes["key"] == "k"
     assert attributes["CloudPubSubDeadLetterSourceDeliveryCount"] == "5"
@@ -141,7 +141,7 @@ def test_five_refusals_make_a_dead_letter(pubsub: PubSub, receiver: Receiver) ->
 
 
 def test_a_killed_server_loses_no_message(pubsub: PubSub, receiver: Receiver) -> None:
-    """What was acknowledged to a publisher is delivered, whenever the server dies; the tries are not counted anew."""
+    """An accepted message is delivered even if the server dies, and its attempts are not counted again from one."""
     pubsub.subscribe()
     receiver.statuses += [500] * 3
     sent = {pubsub.publish(str(number).encode()) for number in range(20)}
@@ -151,20 +151,20 @@ def test_a_killed_server_loses_no_message(pubsub: PubSub, receiver: Receiver) ->
     pubsub.supervisor.wait_ready()
     sent.add(pubsub.publish(b"after"))
 
-    def taken() -> set[str]:
+    def accepted() -> set[str]:
         return {push.json["message"]["messageId"] for push in list(receiver.requests) if push.status == 204}
 
-    wait_until(lambda: taken() == sent, "all messages")
+    wait_until(lambda: accepted() == sent, "all messages")
     assert pubsub.dead_letters() == []
 
 
-def test_what_was_delivered_is_not_delivered_by_the_next_server(pubsub: PubSub, receiver: Receiver) -> None:
-    """A restart brings back what was not finished, and nothing else."""
+def test_a_delivered_message_is_not_delivered_again_after_a_restart(pubsub: PubSub, receiver: Receiver) -> None:
+    """A restarted server delivers only the messages that were not yet delivered."""
     pubsub.subscribe()
     done = pubsub.publish(b"done")
     receiver.wait(1)
     journal = pubsub.state.path("pubsub.journal")
-    wait_until(lambda: b'"done":' in journal.read_bytes(), "the note of it")
+    wait_until(lambda: b'"done":' in journal.read_bytes(), "the delivery to be recorded")
 
     pubsub.kill()
     pubsub.supervisor.wait_ready()
@@ -174,8 +174,8 @@ def test_what_was_delivered_is_not_delivered_by_the_next_server(pubsub: PubSub, 
     assert [push.json["message"]["messageId"] for push in pushes] == [done, fresh]
 
 
-def test_no_more_pushes_at_once_than_the_function_has_threads(pubsub: PubSub, receiver: Receiver) -> None:
-    """A function that takes three requests at a time is never sent a fourth."""
+def test_concurrent_pushes_are_limited_to_the_functions_threads(pubsub: PubSub, receiver: Receiver) -> None:
+    """A function with three threads never gets a fourth concurrent push."""
     pubsub.subscribe()
     lock, all_busy, at_once = threading.Lock(), threading.Event(), []
     busy = 0
@@ -198,13 +198,13 @@ def test_no_more_pushes_at_once_than_the_function_has_threads(pubsub: PubSub, re
         pubsub.publish(str(number).encode())
 
     receiver.wait(12)
-    wait_until(lambda: busy == 0, "the last answer")
+    wait_until(lambda: busy == 0, "the last response")
     assert max(at_once) == THREADS
 
 
 def test_a_subscription_can_be_moved_to_another_address(pubsub: PubSub, receiver: Receiver) -> None:
-    """A stack that starts again has new ports: creating is refused, and the address is changed."""
-    pubsub.subscriber.create_subscription(pubsub.subscription("http://127.0.0.1:9/nobody"))
+    """A restarted stack has new ports. The server refuses to create the subscription again, but changes its address."""
+    pubsub.subscriber.create_subscription(pubsub.subscription("http://127.0.0.1:9/unreachable"))
 
     with pytest.raises(AlreadyExists):
         pubsub.subscribe()
@@ -215,8 +215,8 @@ def test_a_subscription_can_be_moved_to_another_address(pubsub: PubSub, receiver
     assert base64.b64decode(push.json["message"]["data"]) == b"moved"
 
 
-def test_what_it_does_not_do_it_says(pubsub: PubSub) -> None:
-    """A client that needs more than this server has learns it at once, instead of waiting for something."""
+def test_an_unsupported_request_fails_immediately(pubsub: PubSub) -> None:
+    """A client gets an error instead of waiting for a response."""
     with pytest.raises(MethodNotImplemented):
         pubsub.publisher.delete_topic(topic=TOPIC)
     with pytest.raises(NotFound):
@@ -226,7 +226,7 @@ def test_what_it_does_not_do_it_says(pubsub: PubSub) -> None:
 
 
 def test_attributes_may_have_any_name(pubsub: PubSub, receiver: Receiver) -> None:
-    """Also what the SDK calls its own arguments: a dead letter has its topic, a Kafka header may be called so."""
+    """Dead letters have an attribute `topic`, and Kafka headers any name, also that of an argument of the SDK."""
     pubsub.subscribe()
     attributes = dict.fromkeys(("topic", "data", "self", "retry", "timeout", "ordering_key", "messages"), "x")
 
@@ -236,19 +236,19 @@ def test_attributes_may_have_any_name(pubsub: PubSub, receiver: Receiver) -> Non
     assert json.loads(receiver.requests[0].body)["message"]["attributes"] == attributes
 
 
-def test_every_letter_of_a_large_publish_arrives(pubsub: PubSub, receiver: Receiver) -> None:
-    """More than one request can hold, to more than one topic."""
+def test_every_message_of_a_large_publish_arrives(pubsub: PubSub, receiver: Receiver) -> None:
+    """The messages do not fit into one request, and have more than one topic."""
     pubsub.subscribe()
-    letters = [PubSubMessage("orders", str(number).encode() + b" " * 900_000) for number in range(20)]
+    messages = [PubSubMessage("orders", str(number).encode() + b" " * 900_000) for number in range(20)]
 
     Publisher(from_environment({"GOOGLE_CLOUD_PROJECT": "local"})).publish(
-        [*letters, PubSubMessage("dead-letters", b"")]
+        [*messages, PubSubMessage("dead-letters", b"")]
     )
 
     wait_until(lambda: len(receiver.requests) == 20, "every push")
 
 
-def test_a_publish_that_is_not_taken_is_said(pubsub: PubSub) -> None:
-    """A topic that is not there: the caller fails and tries again, nothing is lost in silence."""
+def test_a_failed_publish_raises(pubsub: PubSub) -> None:
+    """If the topic does not exist, the caller fails and tries again, so that no message is lost."""
     with pytest.raises(Unavailable, match="did not accept 1 message"):
         Publisher(from_environment({"GOOGLE_CLOUD_PROJECT": "local"})).publish([PubSubMessage("nowhere", b"1")])

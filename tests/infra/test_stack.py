@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 from google.auth.credentials import AnonymousCredentials
-from google.cloud import pubsub_v1, storage
+from google.cloud import pubsub_v1, storage  # type: ignore[attr-defined]  # a namespace that other packages type
 
 from tests.integration.waiting import PATIENCE_SECONDS, wait_until
 
@@ -45,7 +45,7 @@ sys.exit(commands.main())
 
 
 class LocalStack:
-    """The whole stack with a small main.py, as somebody would use it: by its commands."""
+    """The whole stack with a small main.py. Tests use it like its users: by its commands."""
 
     def __init__(self, folder: Path, commands: tuple[str, ...] = COMMANDS) -> None:
         self.notes = folder / "notes"
@@ -105,7 +105,7 @@ def gone(family: list[psutil.Process]) -> bool:
 
 
 def test_the_whole_stack(stack: LocalStack, tmp_path: Path) -> None:
-    """Every kind of function is called, what is killed comes back, other commands find it, a stop leaves nothing."""
+    """Every kind of function is called, killed processes start again, the commands work, and a stop leaves nothing."""
     processes = stack.processes()
     assert set(processes) == EVERY_KIND | SERVERS
     assert stack.run("token").stdout.count(".") == 2
@@ -113,9 +113,8 @@ def test_the_whole_stack(stack: LocalStack, tmp_path: Path) -> None:
     assert stack.get("/where/here")["pid"] == processes["api"]
     wait_until(lambda: stack.noted("tick") and stack.noted("worker"), "the scheduler and the worker")
 
-    client = storage.Client(
-        "local", AnonymousCredentials(), client_options={"api_endpoint": stack.env["STORAGE_EMULATOR_HOST"]}
-    )
+    credentials = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    client = storage.Client("local", credentials, client_options={"api_endpoint": stack.env["STORAGE_EMULATOR_HOST"]})
     client.bucket(stack.env["BUCKET"]).blob("imports/file.csv").upload_from_string("x")
     wait_until(lambda: stack.noted("upload imports/file.csv"), "the storage event")
 
@@ -141,7 +140,7 @@ def test_the_whole_stack(stack: LocalStack, tmp_path: Path) -> None:
 
     for name in ("api", "on_message", "postgres", "gateway"):
         os.kill(processes[name], signal.SIGKILL)
-    wait_until(lambda: stack.run("env").returncode == 0, "the stack to be whole again")
+    wait_until(lambda: stack.run("env").returncode == 0, "the stack to be complete again")
     assert stack.get("/where/here")["pid"] == stack.processes()["api"] != processes["api"]
 
     family = stack.family()
@@ -151,8 +150,8 @@ def test_the_whole_stack(stack: LocalStack, tmp_path: Path) -> None:
     assert stack.run("env").returncode == 1
 
 
-def test_ports_that_another_program_took_are_left_to_it(open_path: Path) -> None:
-    """Between the choice of a port and its server's start anybody may take it: the stack starts again on others."""
+def test_the_stack_avoids_ports_that_another_program_took(open_path: Path) -> None:
+    """If a program takes a port before the server of the stack starts, the stack starts again with other ports."""
     stack = LocalStack(open_path, COMMANDS_WITHOUT_TWO_PORTS)
     try:
         assert set(stack.processes()) == EVERY_KIND | SERVERS
@@ -163,9 +162,9 @@ def test_ports_that_another_program_took_are_left_to_it(open_path: Path) -> None
         stack.up.wait()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux's kernel ends the children of a killed process")
+@pytest.mark.skipif(sys.platform != "linux", reason="only the Linux kernel ends the children of a killed process")
 def test_a_killed_supervisor_leaves_nothing(stack: LocalStack) -> None:
-    """Not even SIGKILL leaves a process that holds a port or a file."""
+    """After SIGKILL, no process is left that uses a port or a file."""
     family = stack.family()
     assert len(family) > len(SERVERS | EVERY_KIND)
 

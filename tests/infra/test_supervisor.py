@@ -19,13 +19,13 @@ MODULE = "tests.infra.processes"
 
 
 def pid_of(state: State, name: str) -> int:
-    said = state.announced(name)
-    assert said is not None, f"{name} is not ready"
-    return int(said["pid"])
+    announcement = state.announced(name)
+    assert announcement is not None, f"{name} is not ready"
+    return int(announcement["pid"])
 
 
 def test_a_killed_process_is_started_again(supervisor: Supervisor, state: State) -> None:
-    """What dies is started again, as the cloud would, and what was not killed keeps running."""
+    """The supervisor starts a process again when it dies, like the cloud, and keeps the other processes running."""
     supervisor.start(Service("victim", MODULE, ("",)), Service("bystander", MODULE, ("",)))
     supervisor.wait_ready()
     victim, bystander = pid_of(state, "victim"), pid_of(state, "bystander")
@@ -38,8 +38,8 @@ def test_a_killed_process_is_started_again(supervisor: Supervisor, state: State)
     assert pid_of(state, "bystander") == bystander
 
 
-def test_a_killed_process_is_started_at_once() -> None:
-    """What it takes to be back within a second: no wait before the first start, and a short one after more deaths."""
+def test_a_killed_process_is_started_without_delay() -> None:
+    """It is ready within a second: the first restart has no delay, and each later one has a short delay."""
     first, *later = supervising.RESTART_DELAYS_SECONDS
 
     assert first == 0
@@ -47,7 +47,7 @@ def test_a_killed_process_is_started_at_once() -> None:
 
 
 def test_nothing_is_left_after_a_stop(supervisor: Supervisor, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that does not heed SIGTERM is killed: a stop always ends."""
+    """A process that ignores SIGTERM is killed, so a stop always ends."""
     monkeypatch.setattr(supervising, "STOP_TIMEOUT_SECONDS", 0.3)
     supervisor.start(Service("willing", MODULE, ("",)), Service("stubborn", MODULE, ("stubborn",), layer="edge"))
     supervisor.wait_ready()
@@ -60,19 +60,19 @@ def test_nothing_is_left_after_a_stop(supervisor: Supervisor, state: State, monk
 
 
 def test_a_process_that_cannot_start_says_why(supervisor: Supervisor) -> None:
-    """Whoever starts the stack reads the reason, not only that there is one."""
+    """The error contains the output of the process, so that the user sees the reason."""
     supervisor.start(Service("broken", MODULE, ("broken",)))
 
     with pytest.raises(StartFailed, match=r"broken does not start:\n\n.*the disk is on fire"):
         supervisor.wait_ready()
 
 
-def test_an_error_in_a_called_function_is_told(supervisor: Supervisor) -> None:
-    """A step that fails in its own process fails the start with its traceback."""
+def test_an_error_in_a_called_function_is_reported(supervisor: Supervisor) -> None:
+    """If a step fails in its own process, the start fails with the traceback of the step."""
     with pytest.raises(StartFailed, match="ValueError: invalid literal for int"):
         supervisor.call(int, "x")
 
 
 def test_a_called_function_returns_its_value(supervisor: Supervisor) -> None:
-    """A step runs in a process of its own, and its answer comes back."""
+    """A step runs in a process of its own, and the supervisor gets its result."""
     assert supervisor.call(os.getpid) != os.getpid()

@@ -141,7 +141,7 @@ REFUSED_FILES: dict[str, tuple[bytes, dict[str, str], str, str]] = {
     "workbook": (xlsx_start(), {}, "FAILED_HEADERS", "XLSX"),
     "heading alone": (b"identifier,price\r\n", {}, "FAILED_WITH_VALIDATION_ERRORS", "no rows"),
     "too large": (b"identifier\r\n".ljust(MAX_FILE_BYTES + 1, b"x"), {}, "FAILED_WITH_VALIDATION_ERRORS", "5 MB"),
-    "nothing applies": (b"identifier,price\r\nno-such,1.00\r\n", {}, "FAILED_WITH_VALIDATION_ERRORS", "None"),
+    "nothing applies": (b"identifier,price\r\nno-such,1.00\r\n", {}, "FAILED_WITH_VALIDATION_ERRORS", "The only row"),
     "abort": (
         b"identifier,price\r\nP-000001,123456.78\r\nno-such,1.00\r\n",
         {"on_error": "abort"},

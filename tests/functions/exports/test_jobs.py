@@ -24,7 +24,7 @@ DAY_SECONDS = 24 * 3600
 @pytest.fixture
 def conn(exports: ExportsWorld) -> Iterator[Connection]:
     """A transaction in the service database."""
-    with exports.looking["service"].begin() as connection:
+    with exports.own_engines["service"].begin() as connection:
         yield connection
 
 

@@ -25,7 +25,7 @@ class MakeBatch(Protocol):
 def make_batch(world: World) -> MakeBatch:
     """Makes batches of an import whose gate is open."""
     import_uuid = uuid4()
-    with world.looking["product"].begin() as conn:
+    with world.own_engines["product"].begin() as conn:
         gate.open_gate(conn, import_uuid, 1)
 
     def make(columns: tuple[str, ...], *rows: tuple[str | None, ...], run: int = 1) -> ImportBatch:

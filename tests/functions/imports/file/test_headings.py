@@ -18,32 +18,32 @@ CASES_FILE = Path(__file__).parents[3] / "data" / "headings.txt"
 MAX_SECONDS = 20
 
 
-def read_cases() -> list[tuple[str, list[str], list[str], list[str], list[str]]]:
-    """Reads the table: row, its cells, keys of the columns read, headings skipped, and parts of the refusal."""
-    cases: list[tuple[str, list[str], list[str], list[str], list[str]]] = []
-    for line in CASES_FILE.read_text(encoding="utf-8").splitlines():
+Case = tuple[list[str], list[str], list[str], list[str]]  # cells, columns read, headings skipped, parts of the refusal
+
+
+def read_cases() -> dict[str, Case]:
+    """Reads the table, by the line's number."""
+    cases: dict[str, Case] = {}
+    for number, line in enumerate(CASES_FILE.read_text(encoding="utf-8").splitlines(), start=1):
         if not line or line.startswith("#"):
             continue
         row, *meanings = (part.strip() for part in line.split("|"))
-        decoded = row
         for escape in ("\\n", "\\x20", "\\u00a0", "\\x7c", "\\u0007"):
-            decoded = decoded.replace(escape, escape.encode().decode("unicode_escape"))
-        cells = next(csv.reader(io.StringIO(decoded, newline="")))
+            row = row.replace(escape, escape.encode().decode("unicode_escape"))
+        cells = next(csv.reader(io.StringIO(row, newline="")))
         if meanings[0].startswith("refused: "):
             parts = meanings[0].removeprefix("refused: ").replace("\\ufffd", "\ufffd").split(" / ")
-            cases.append((row, cells, [], [], parts))
+            cases[f"line {number}"] = (cells, [], [], parts)
         else:
             columns, skipped = ([name for name in meaning.split(", ") if name] for meaning in meanings)
-            cases.append((row, cells, columns, skipped, []))
+            cases[f"line {number}"] = (cells, columns, skipped, [])
     return cases
 
 
 CASES = read_cases()
 
 
-@pytest.mark.parametrize(
-    ("cells", "columns", "skipped", "refused"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
-)
+@pytest.mark.parametrize(("cells", "columns", "skipped", "refused"), CASES.values(), ids=CASES.keys())
 def test_a_heading_row_means_what_the_table_says(
     cells: list[str], columns: list[str], skipped: list[str], refused: list[str]
 ) -> None:
