@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from functions.buy_orders import buy_order_email, jobs, states
 from functions.buy_orders.jobs import DeliveryClaim
+from functions.exports import queries
 from shared.clients.mailer import MailDeferred
 from shared.errors import NothingToDo, Unavailable
 from shared.messages import BuyOrderEmail
@@ -23,6 +24,12 @@ from tests.world import Killed
 CALLS_OF_A_DELIVERY = 18
 EMAIL_CALL = 16  # the one of them that sends the email
 CALLS_OF_A_REQUEST = 3
+
+
+@pytest.fixture(autouse=True)
+def no_renewal_during_the_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps the number of calls the same on a machine on which the rendering of a file takes seconds."""
+    monkeypatch.setattr(queries, "PROGRESS_SECONDS", 3600.0)
 
 
 def deliver_killed_at(buy_orders: BuyOrdersWorld, call: int, message: BuyOrderEmail) -> bool:

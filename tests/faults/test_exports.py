@@ -33,6 +33,12 @@ CALLS_OF_A_DELETION = 5
 MAX_CALLS_OF_A_SWEEP = 50  # more than a sweep makes now, because features will add parts to it
 
 
+@pytest.fixture(autouse=True)
+def no_renewal_during_the_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps the number of calls the same on a machine on which an export takes seconds. Some tests shorten the time."""
+    monkeypatch.setattr(leases, "RENEW_SECONDS", 3600.0)
+
+
 def run_killed_at(exports: ExportsWorld, call: int, begin: Callable[[], Any]) -> int:
     """Calls `begin` and delivers all messages, with a kill at call number `call` (0: none). Returns the kills.
 
