@@ -26,6 +26,8 @@ from shared.errors import NothingToDo
 
 log = logging.getLogger(__name__)
 
+DATABASE_ERRORS = (SQLAlchemyError, OSError)  # pg8000 raises a bare OSError when the first read of a connection fails
+
 LEASE_SECONDS = 30  # many times RENEW_SECONDS, and a short time to wait for after a worker died
 REQUEUE_AFTER_SECONDS = 10  # twice the time of a message through a busy Kafka and Pub/Sub
 # A worker renews its lease before it publishes a file, so after two leases no earlier attempt can publish one.
@@ -146,7 +148,7 @@ class LeasedTable:
         try:
             with service_db.begin() as conn:
                 self.back_off(conn, claim, **values)
-        except (NothingToDo, SQLAlchemyError):
+        except (NothingToDo, *DATABASE_ERRORS):
             log.warning("The lease of %s %s could not be shortened", self.table.name, claim.uuid, exc_info=True)
 
     def finish(
@@ -256,5 +258,5 @@ class LeaseKeeper:
             except NothingToDo as lost:
                 self._lost = lost
                 return
-            except SQLAlchemyError:
+            except DATABASE_ERRORS:
                 log.warning("A lease was not renewed", exc_info=True)

@@ -129,6 +129,28 @@ def test_a_bad_upload_does_not_stop_the_recovery_of_others(world: World) -> None
     assert "without a valid" in world.find(bad).reason
 
 
+def test_an_upload_that_the_database_refuses_does_not_stop_the_others(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged and tried again by the next sweep; the other uploads are recorded now."""
+    world.change(
+        "service",
+        "create function refuse() returns trigger language plpgsql as $$ begin raise 'no room'; end $$;"
+        f" create trigger refuse before insert on imports for each row when (new.webshop_uuid = '{world.webshop}')"
+        " execute function refuse()",
+    )
+    refused = world.upload(FILE)
+    good = world.put_for(world.tenants.other_webshop_uuid, FILE)
+
+    assert world.sweep() == 200
+
+    assert world.rows("service", "select uuid from imports") == [(good,)]
+    assert f"{refused}/products.csv cannot be recorded" in caplog.text
+    world.change("service", "drop trigger refuse on imports")
+    world.sweep()
+    assert world.find(refused).status == "IN_QUEUE"
+
+
 def test_batch_results_that_cannot_be_mirrored_do_not_block_newer_ones(world: World) -> None:
     """A full sweep of them is sent again, and the next sweep sends the others."""
     statement = (

@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
 from functions.imports import gate
 from shared.messages import BatchApplied, ImportBatch, ProductsUpdated
@@ -192,3 +193,20 @@ def test_batches_with_the_same_products_at_once_do_not_deadlock(world: World, ma
     assert {result.updated + result.unchanged for result in world.broker.of(BatchApplied)} == {100}
     stock = world.products("stock_on_hand")
     assert len({stock[identifier] for identifier in identifiers}) == 1
+
+
+def test_a_batch_that_waits_too_long_for_a_lock_is_delivered_again(world: World, make_batch: MakeBatch) -> None:
+    """The fault is not in its rows: none of them is refused for it."""
+    (identifier,) = world.identifiers(1)
+    batch = make_batch(("identifier", "stock_on_hand"), (identifier, "5"))
+    ((database,),) = world.rows("product", "select current_database()")
+    world.change("product", f"alter database \"{database}\" set lock_timeout = '50ms'")
+    world.product_db.dispose()  # new connections have the time-out
+
+    with world.own_engines["product"].begin() as conn:
+        conn.execute(text("select 1 from products where identifier = :i for update"), {"i": identifier})
+        assert world.deliver(batch) == 503
+    assert world.deliver(batch) == 200
+
+    assert world.products("stock_on_hand")[identifier] == 5
+    assert [result.refused for result in world.broker.of(BatchApplied)] == [()]

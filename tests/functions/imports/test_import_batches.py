@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from functions.imports import import_batches
 from functions.imports.states import MAX_BATCH_BYTES, MAX_BATCH_ROWS, MAX_FILE_BYTES, Status, Step
 from shared.messages import ImportBatch, ImportTrigger
 from tests.world import ledger, table
@@ -192,3 +193,68 @@ def test_every_kind_of_line_end_is_read(world: World, line_end: str, has_final_l
 
     assert (ended.status, ended.encoding, ledger(ended)) == (Status.COMPLETED, "Windows-1252", (2, 2, 0, 0))
     assert world.products("name")[one] == "Zwölf"
+
+
+def deliver_trigger_without_broker(world: World) -> ImportTrigger:
+    """Uploads a file of one good row, validates it, and fails to send its batch. Returns the trigger."""
+    (identifier,) = world.identifiers(1)
+    import_uuid = world.upload(f"identifier,price\r\n{identifier},1.00\r\n")
+    world.deliver_upload(import_uuid)
+    (trigger,) = world.broker.take(ImportTrigger)
+    world.broker.down = True
+    assert world.deliver(trigger) == 503
+    world.broker.down = False
+    return trigger
+
+
+def test_a_failed_claim_shortens_its_lease(world: World) -> None:
+    """A fault that passes costs an import two seconds instead of a whole lease."""
+    deliver_trigger_without_broker(world)
+
+    ends_within = "lease_until <= clock_timestamp() + interval '2 s'"
+    assert world.rows("service", f"select processing_step, {ends_within} from imports") == [("PUBLISH", True)]
+
+
+def test_batches_that_have_their_results_are_not_sent_again(world: World) -> None:
+    """The next worker finds every result stored, and ends the import."""
+    trigger = deliver_trigger_without_broker(world)
+    world.change("service", "update import_batches set updated = size, unchanged = 0, failed = 0")
+    world.let_time_pass()
+
+    assert world.deliver(trigger) == 200
+
+    assert not world.broker.of(ImportBatch)
+    ended = world.find(trigger.import_uuid)
+    assert (ended.status, ended.reason) == (
+        Status.COMPLETED,
+        "The only row is applied: 1 updated, 0 already up to date.",
+    )
+
+
+def test_rows_that_differ_from_the_validated_ones_are_not_sent(world: World) -> None:
+    """The batches of a run stay as they were validated, even if later code reads the file differently."""
+    trigger = deliver_trigger_without_broker(world)
+    world.change("service", "update import_batches set row_numbers = '{[7,8)}'")
+    world.let_time_pass()
+
+    assert world.deliver(trigger) == 200
+
+    assert not world.broker.of(ImportBatch)
+    ended = world.find(trigger.import_uuid)
+    assert (ended.status, ledger(ended)) == (Status.FAILED_UNEXPECTEDLY, (1, 0, 0, 1))
+    assert "not the same as when it was validated" in ended.reason
+
+
+def test_a_worker_that_loses_its_lease_stops_validating(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stores nothing: the file belongs to the worker that has claimed the import since."""
+    monkeypatch.setattr(import_batches, "RENEW_AFTER_SECONDS", -1)
+    import_uuid = world.upload("identifier,price\r\nnowhere,1\r\n,2\r\n")
+    world.deliver_upload(import_uuid)
+    (trigger,) = world.broker.take(ImportTrigger)
+    world.bucket.before_read = lambda: world.change("service", "update imports set token = token + 1")
+
+    assert world.deliver(trigger) == 200
+
+    current = world.find(import_uuid)
+    assert (current.status, current.processing_step, ledger(current)) == (Status.IMPORTING, Step.VALIDATE, (0, 0, 0, 0))
+    assert not world.errors(import_uuid)
