@@ -1,8 +1,8 @@
 """Leased jobs: rows of any table that one worker at a time processes.
 
 A claim gives a worker the lease of a row until a time on the database's clock, counts the attempt and raises the
-fencing token. Every write of the worker names that token and a state that is not final, so a worker whose lease has
-ended cannot overwrite the work of the next one. If a worker dies, its lease ends and sweep requeues the job.
+fencing token. A write of the worker has an effect only while the row has that token and a state that allows the write,
+so a worker cannot overwrite the work of the next one. If a worker dies, its lease ends and sweep requeues the job.
 
 Each feature's `jobs.py` describes the states and columns of its table. Nothing here depends on what a job does.
 """
@@ -28,19 +28,22 @@ log = logging.getLogger(__name__)
 
 DATABASE_ERRORS = (SQLAlchemyError, OSError)  # pg8000 raises a bare OSError when the first read of a connection fails
 
-LEASE_SECONDS = 30  # many times RENEW_SECONDS, and a short time to wait for after a worker died
-REQUEUE_AFTER_SECONDS = 10  # twice the time of a message through a busy Kafka and Pub/Sub
-# A worker renews its lease before it publishes a file, so after two leases no earlier attempt can publish one.
+LEASE_SECONDS = 30  # many times RENEW_SECONDS, and not long to wait after a worker has died
+REQUEUE_AFTER_SECONDS = 10  # twice the time that a message takes through a busy Kafka and Pub/Sub
+# A worker renews its lease before it publishes a file, so two leases later no earlier attempt can still publish one.
 ORPHANED_AFTER_SECONDS = 2 * LEASE_SECONDS
 MAX_ROWS_PER_SWEEP = 500  # of each kind; the next sweep continues with the others
 
 RENEW_SECONDS = 1.0  # between two renewals by a LeaseKeeper; each saves the progress that a merchant watches
-# A LeaseKeeper stops renewing after so long without progress: longer than the time-out of a database connection.
+# After this time without progress a LeaseKeeper stops renewing: longer than the time-out of a database connection.
 MAX_STALL_SECONDS = 120
 
 
 class Claim(Protocol):
-    """A job as it was when a worker claimed it. It has a field for each column in its table's `token` and `fence`."""
+    """A job as it was when a worker claimed it.
+
+    It has a field for each column that its LeasedTable names in `token` and `fence`.
+    """
 
     @property
     def uuid(self) -> UUID:
@@ -66,9 +69,9 @@ class LeasedTable:
     working: str | None = None  # the state that a claim sets; None: a claim leaves the state as it is
     token: str = "attempts"  # the column of the fencing token, which rises with every claim  # noqa: S105
     attempts: str = "attempts"  # the column that counts claims towards max_attempts
-    fence: tuple[str, ...] = ()  # more columns whose values in the claim every write must match
-    max_attempts: int | None = None  # after so many a job cannot be claimed; None: the worker decides
-    on_write: Mapping[str, Any] = field(default_factory=dict)  # more columns that every write sets
+    fence: tuple[str, ...] = ()  # more columns that must still have the claim's values when it writes
+    max_attempts: int | None = None  # with so many a job cannot be claimed again; None: the worker decides
+    on_write: Mapping[str, Any] = field(default_factory=dict)  # more columns that each write sets, except requeueing
 
     def claim(
         self,
@@ -135,7 +138,7 @@ class LeasedTable:
         self.write(conn, claim, **{"lease_until": now(LEASE_SECONDS), **values})
 
     def back_off(self, conn: Connection, claim: Claim, **values: Any) -> None:
-        """Shortens the lease to 2, 4, 8, 16 seconds, longer with every attempt, and at most LEASE_SECONDS.
+        """Shortens the lease to 2, 4, 8 or 16 seconds, twice as long with every attempt, then to LEASE_SECONDS.
 
         A short fault thus costs seconds, and a long one does not use up all attempts within a minute. Raises
         NothingToDo when the lease was lost.
@@ -166,18 +169,18 @@ class LeasedTable:
         return self.write(conn, claim, *conditions, states=states, returning=returning, **final)
 
     def final_values(self, status: str) -> dict[str, Any]:
-        """Returns the columns that every final state sets: no lease, a time, and a token that no claim has."""
+        """Returns the values of every final state: no lease, the time, and a new token unless it counts attempts."""
         values: dict[str, Any] = {"status": status, "lease_until": None, "finished_at": now()}
-        if self.token != self.attempts:  # a token that counts attempts stays: the state alone fences off workers
+        if self.token != self.attempts:  # else only the state fences workers off
             values[self.token] = self.table.c[self.token] + 1
         return values
 
     def requeue_stalled(
         self, conn: Connection, *conditions: ColumnElement[bool], returning: Sequence[ColumnElement[Any]]
     ) -> Sequence[Row[Any]]:
-        """Returns the columns `returning` of the stalled jobs that can be claimed. The caller sends their messages.
+        """Postpones `wake_at` of the stalled jobs that can be claimed, and returns their columns `returning`.
 
-        Each job is returned at most once in REQUEUE_AFTER_SECONDS.
+        The caller sends their messages. Each job is returned at most once in REQUEUE_AFTER_SECONDS.
         """
         may_be_claimed = [self.table.c.status.in_(self.claimable), *conditions]
         if self.max_attempts is not None:
@@ -199,7 +202,7 @@ class LeasedTable:
         return conn.execute(statement.values(final).returning(*returning)).all()
 
     def _find_stalled(self, *conditions: ColumnElement[bool]) -> Select[tuple[UUID]]:
-        """Selects and locks the unfinished jobs without a lease whose time has come, oldest first."""
+        """Selects and locks the unfinished jobs without a live lease whose `wake_at` has come, earliest first."""
         columns = self.table.c
         return (
             select(columns.uuid)
@@ -216,7 +219,7 @@ class LeasedTable:
 
 
 class LeaseKeeper:
-    """Renews a claim from a thread while a long step runs: the first row of a large sort may take a minute."""
+    """Renews a lease from its own thread while a long step runs: the first row of a large sort may take a minute."""
 
     def __init__(self, service_db: Engine, renew: Callable[[Connection, int], None]) -> None:
         """`renew` renews the lease and saves the progress, in rows. It raises NothingToDo when the lease was lost."""

@@ -1,7 +1,7 @@
 """The world of tests/world.py with exports: the API as a client calls it, and a real storage server.
 
-Calls to the bucket count as calls to the outside: a function can be killed when it opens, publishes or removes an
-object.
+Calls to the bucket count as calls to the outside: a function can be killed when it is about to open, publish or remove
+an object, and just after it has published one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.world import Boundaries, World, app
 if TYPE_CHECKING:
 
     class Response(TestResponse):
-        """A response of the API. A test knows by the status whether the body is JSON."""
+        """A response of the API. A test knows from the status whether the body is JSON."""
 
         @property
         def json(self) -> Any: ...
@@ -83,7 +83,7 @@ class ExportsWorld(World):
     # What a client does
 
     def call(self, method: str, path: str, user: uuid.UUID | None = None, **options: Any) -> Response:
-        """Calls a path below the webshop's exports. It is routed to the functions as by the load balancer."""
+        """Calls a path below the webshop's exports, in the function to which the load balancer would route it."""
         function = "export_download" if path.endswith("/download") else "exports_api"
         headers = {"Authorization": f"Bearer {user or self.user}", **options.pop("headers", {})}
         webshop, collection = options.pop("webshop", self.webshop), options.pop("collection", "exports")
@@ -116,7 +116,7 @@ class ExportsWorld(World):
         self.change("service", f"update exports set {assignments}")
 
     def unfinished(self) -> list[Any]:
-        """Adds unfinished exports, changes that are missing in the history, and files that may have to be deleted."""
+        """Also returns exports that are unfinished, are not in the history as they are, or may have files to delete."""
         rows = self.rows(
             "service",
             "select uuid, status, attempts from exports"
@@ -137,7 +137,10 @@ class ExportsWorld(World):
         return {stored.path for stored in self.storage.list("exports/")}
 
     def assert_settled(self) -> None:
-        """Checks that rows and history are final and equal, and that exactly the files of completed exports exist."""
+        """Checks that all exports are final and equal to their history, and that no files but theirs exist.
+
+        Every file must have the recorded size and number of rows. This works for CSV only.
+        """
         rows = self.rows("service", f"select {FIELDS} from exports order by uuid")
         assert rows == self.rows("service", f"select {FIELDS} from export_history order by uuid")
         assert not [row for row in rows if {"PENDING", "RENDERING"} & set(row)]

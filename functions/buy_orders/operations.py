@@ -1,4 +1,4 @@
-"""What a merchant can do with buy orders: email them, list the email deliveries, choose how products are named."""
+"""What a merchant can do with buy orders: email them, list these emails, choose how products are identified."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:  # loaded at run time by the function that makes the clients
 
 
 class ExportSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The identifiers by which a webshop's buy orders name their products."""
+    """The identifiers by which a webshop's buy orders name their products, such as the SKU code."""
 
-    identifiers: tuple[str, ...]  # see functions/exports/identifiers.py; in the order of their columns in a response
+    identifiers: tuple[str, ...]  # of functions/exports/identifiers.py; a response has them in the order of columns
 
 
 class EmailBuyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,7 +54,7 @@ class RequestedDelivery(msgspec.Struct, frozen=True):
 
 
 class DeliveryEvent(msgspec.Struct, frozen=True):
-    """What the email service reported about an email, for one address."""
+    """What the email service reported about an email to one address."""
 
     event: str  # "delivered", "bounced", "dropped", "deferred" and so on
     recipient: str
@@ -63,13 +63,13 @@ class DeliveryEvent(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """An email delivery as its merchant sees it."""
+    """An email delivery as the merchant sees it."""
 
     uuid: UUID
     status: Status
     reason: str  # why it has this status; "" unless there was a problem
     recipient: str | None  # None until a worker has read the supplier's address
-    file_uris: tuple[str, ...]  # gs://bucket/path of CSV, XLSX and PDF; empty after the retention
+    file_uris: tuple[str, ...]  # gs://bucket/path of CSV, XLSX and PDF; empty before and after these exist
     events: tuple[DeliveryEvent, ...]  # oldest first
     created_at: datetime
     updated_at: datetime
@@ -85,7 +85,7 @@ class DeliveryPage(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class EmailOperations:
-    """The operations on the emails of buy orders. They use the clients of the process."""
+    """The operations on the emails of buy orders, and the clients that they need."""
 
     service_db: Engine
     product_db: Engine
@@ -99,9 +99,10 @@ class EmailOperations:
         request: EmailBuyOrder,
         idempotency_key: str | None,
     ) -> RequestedDelivery:
-        """Inserts a delivery, whose email buy_order_email will send. If the key was used before, returns that delivery.
+        """Inserts a delivery, whose email the function buy_order_email will send.
 
-        Raises Problem 404 if the webshop has no such order, and 422 if the order cannot be emailed.
+        If the user sent the same request with this idempotency key before, returns the delivery of that request. Raises
+        Problem 404 if the webshop has no such order, and 422 if the request is invalid or the order cannot be emailed.
         """
         message = BuyOrderEmail(webshop_uuid, uuid4(), buy_order_uuid, user_uuid, **msgspec.structs.asdict(request))
         if delivery := self.find_by_key(message, check_key(idempotency_key)):
@@ -118,7 +119,7 @@ class EmailOperations:
         return RequestedDelivery(message.send_uuid, Status.PENDING)
 
     def find_by_key(self, message: BuyOrderEmail, idempotency_key: str | None) -> RequestedDelivery | None:
-        """Returns the delivery with that key, if it exists. Raises Problem 422 if its request is another one."""
+        """Returns the user's delivery with that key, if any. Raises Problem 422 if it was for a different request."""
         if idempotency_key is None:
             return None
         statement = select(deliveries.c.uuid, deliveries.c.request, deliveries.c.status).where(
@@ -136,7 +137,10 @@ class EmailOperations:
         return RequestedDelivery(row.uuid, Status(row.status))
 
     def list_emails(self, webshop_uuid: UUID, buy_order_uuid: UUID, query: PageQuery) -> DeliveryPage:
-        """Returns a page of an order's deliveries, newest first, also if the order was deleted. Raises Problem 404."""
+        """Returns a page of an order's deliveries, newest first, also if the order was deleted.
+
+        Raises Problem 404 if the webshop never had such an order.
+        """
         with self.product_db.connect() as conn:
             if not orders.order_exists(conn, webshop_uuid, buy_order_uuid):
                 raise not_found("buy order")

@@ -18,7 +18,7 @@ from functions.exports.source import Column, FileType, Operator, Source
 from functions.exports.sources import SOURCES
 from shared.problems import invalid_input
 
-MAX_CONDITIONS = 1_000  # each one is evaluated for every row: more would keep the database busy for minutes
+MAX_CONDITIONS = 1_000  # groups included; each is evaluated for every row: more would take the database minutes
 MAX_DEPTH = 10  # of nested filters; only a faulty program nests deeper
 MAX_VALUES = 10_000  # of one `in`; they are hashed once, so they cost little
 MAX_QUOTED_LENGTH = 60  # of a value quoted in a message
@@ -34,7 +34,7 @@ class SortBy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A condition {column, operator, value}, or several: {any: […]} where one must hold, {all: […]} where all must."""
+    """A condition {column, operator, value}, or a group: {any: […]}, where one is enough, or {all: […]}."""
 
     column: str | None = None
     operator: str | None = None
@@ -49,7 +49,7 @@ class CreateExport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
     source: str
     file_name: str
     file_type: str  # a FileType in upper or lower case
-    columns: list[str] | None = None  # in the order of the file; None means all
+    columns: list[str] | None = None  # in the order of the file; None: the default ones of the source
     sorts: list[SortBy] = []
     filters: list[Filter] = []  # all of them must hold
     parents: dict[str, UUID] = {}  # narrow the export, for example to one supplier_uuid
@@ -67,7 +67,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Conditions:
-    """Several conditions, of which one or all must hold."""
+    """Several conditions, of which at least one or all must hold."""
 
     one_is_enough: bool
     members: tuple[Condition | Conditions, ...]
@@ -95,9 +95,9 @@ class Selection:
 
 
 def validate(request: CreateExport, identifiers: tuple[str, ...] = DEFAULT_IDENTIFIERS) -> Selection:
-    """Returns what `request` selects. `identifiers` are the default columns of a buy order.
+    """Returns what `request` selects. `identifiers` are those that a buy order shows if the request names no columns.
 
-    Raises Problem 422, which names the field at fault and what is allowed there.
+    Raises Problem 422, which names the invalid field and what is allowed there.
     """
     source = SOURCES.get(request.source)
     if source is None:
@@ -116,7 +116,7 @@ def validate(request: CreateExport, identifiers: tuple[str, ...] = DEFAULT_IDENT
 
 
 def describe_unknown(kind: str, name: str, known_names: Iterable[str]) -> str:
-    """Returns the message for a name that does not exist. `kind` is what it should name, such as "column"."""
+    """Returns the message for an unknown name. `kind` is the kind of thing that it should name, such as "column"."""
     known_names = list(known_names)
     matches = get_close_matches(name[:100], known_names, n=1)
     hint = f' Did you mean "{matches[0]}"?' if matches else ""
@@ -141,11 +141,11 @@ def parse_file_type(source: Source, name: str) -> FileType:
 
 
 def find_columns(source: Source, keys: list[str] | None) -> tuple[Column, ...]:
-    """Returns the columns with these keys, in the same order; none when the request does not name any."""
+    """Returns the columns with these keys, in the same order; an empty tuple if `keys` is None."""
     if keys is None:
         return ()
     if not keys:
-        raise invalid_input("columns", "Name at least one column, or leave the field out to export all columns.")
+        raise invalid_input("columns", "Name at least one column, or leave the field out to export the default ones.")
     columns: dict[str, Column] = {}
     for position, key in enumerate(keys):
         field = f"columns[{position}]"
@@ -164,7 +164,7 @@ def find_column(source: Source, key: str, field: str) -> Column:
 
 
 def parse_sorts(source: Source, sorts: list[SortBy]) -> Iterator[Sort]:
-    """Resolves the sorts. Each column may appear once: a second time would have no effect."""
+    """Finds the columns to sort by. Each column may appear once: a second time would have no effect."""
     keys = set()
     for position, sort in enumerate(sorts):
         field = f"sorts[{position}].column"
@@ -189,7 +189,7 @@ def check_parents(source: Source, parents: Mapping[str, UUID]) -> Mapping[str, U
 
 
 def parse_filters(source: Source, filters: list[Filter]) -> Iterator[Condition | Conditions]:
-    """Resolves the filters."""
+    """Parses the filters, with those inside groups."""
     count = 0
 
     def parse_members(members: list[Filter], field: str, depth: int) -> Iterator[Condition | Conditions]:
@@ -220,7 +220,7 @@ def parse_filters(source: Source, filters: list[Filter]) -> Iterator[Condition |
 
 
 def parse_filter(source: Source, member: Filter, field: str) -> Condition:
-    """Resolves one filter that is a condition."""
+    """Parses one filter that is a condition, not a group."""
     column = find_column(source, member.column or "", f"{field}.column")
     if not column.filterable:
         allowed = ", ".join(column.key for column in source.columns if column.filterable)
@@ -265,7 +265,7 @@ def parse_values(column: Column, operator: Operator, value: object, field: str) 
 
 
 def check_bounds(column: Column, bounds: tuple[str, ...], field: str) -> None:
-    """Refuses a `between` that no value can match."""
+    """Refuses a `between` that does not have two bounds, or that no value can match."""
     if len(bounds) != 2:
         raise invalid_input(field, f'"{column.key}" between takes two values: [least, greatest].')
     least, greatest = bounds

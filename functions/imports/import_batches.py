@@ -47,7 +47,7 @@ if TYPE_CHECKING:  # loaded at run time by the function that makes the clients
 
 log = logging.getLogger(__name__)
 
-BATCHES_PER_SEND = 10  # then the offset is saved and the lease renewed: sending 10 takes milliseconds
+BATCHES_PER_SEND = 10  # the offset is saved and the lease renewed after each send, which takes milliseconds
 RENEW_AFTER_SECONDS = LEASE_SECONDS / 3
 
 
@@ -72,7 +72,7 @@ def import_batches(trigger: ImportTrigger) -> None:
 
 @dataclass
 class ValidatedFile:
-    """The rows of a file: the good ones cut into batches, the refused ones by their row numbers."""
+    """The rows of a file: the good ones, cut into batches, and the row numbers of the refused ones."""
 
     batches: list[ImportBatch] = field(default_factory=list)
     refused_row_numbers: list[int] = field(default_factory=list)
@@ -83,7 +83,7 @@ class ValidatedFile:
         return sum(len(batch.rows) for batch in self.batches) + len(self.refused_row_numbers)
 
     def offsets(self) -> dict[int, int]:
-        """How many data rows are processed once a batch is sent, refused ones included, by the batch's first row."""
+        """For the first row of each batch: how many data rows, refused ones included, are done once it is sent."""
         good_rows = accumulate(len(batch.rows) for batch in self.batches)
         return {
             batch.first_row: rows + bisect_right(self.refused_row_numbers, batch.row_numbers[-1])
@@ -102,9 +102,9 @@ class BatchSender:
     kafka: Kafka
 
     def run(self) -> None:
-        """Validates the file unless that is committed, and sends every batch that has no result.
+        """Validates the file unless an earlier claim did, and sends every batch that has no result.
 
-        Raises PermanentError when the import can only be ended, and NothingToDo when the lease was lost.
+        Raises PermanentError when the import cannot continue, and NothingToDo when the lease was lost.
         """
         if self.claim.claims > MAX_CLAIMS:
             reason = f"We gave up after {MAX_CLAIMS} attempts without progress."
@@ -114,7 +114,7 @@ class BatchSender:
             self.publish(file)
 
     def validate(self) -> ValidatedFile | None:
-        """Checks all that can be checked and commits the outcome at once. None: the import has ended."""
+        """Checks the operation, the file and its rows, and commits the outcome. None: the import has ended."""
         claim = self.claim
         if claim.operation != Operation.UPDATE:
             reason = f'The operation "{claim.operation}" is not supported. Allowed: {Operation.UPDATE}.'
@@ -170,7 +170,11 @@ class BatchSender:
         return validated
 
     def has_refused_rows(self, conn: Connection, file: ValidatedFile) -> bool:
-        """Checks every identifier and every rule on stored values in the product database, too."""
+        """Returns whether any row is refused, by the file alone or by the product database, where nothing is changed.
+
+        The product database knows which identifiers exist, and the stored values that some rules compare with. The rows
+        that it refuses are stored.
+        """
         refused: list[RefusedRow] = []
         with self.product_db.connect() as product_conn:
             for batch in file.batches:
@@ -179,7 +183,7 @@ class BatchSender:
         return bool(refused or file.refused_row_numbers)
 
     def abort(self, conn: Connection, total_rows: int) -> None:
-        """Ends an import that was to be applied as a whole or not at all."""
+        """Ends an import that was to be applied as a whole or not at all, before any row is applied."""
         import_uuid, run = self.claim.uuid, self.claim.run
         message = "Nothing is wrong with this row, but other rows were refused (on_error=abort)."
         ledger.refuse_unreached_rows(conn, import_uuid, run, message)
@@ -193,9 +197,9 @@ class BatchSender:
         finish_import(conn, import_uuid, run, Status.FAILED_WITH_VALIDATION_ERRORS, reason, **counts)
 
     def read_validated_file(self) -> ValidatedFile:
-        """The batches of a file that an earlier claim validated.
+        """Reads a file again that an earlier claim validated, to cut the same batches.
 
-        Which rows are refused stays as it was committed; the product database is not queried again.
+        Nothing is stored: the refused rows are committed already, and the product database is not queried again.
         """
         file = validation.open_file(self.storage.read(self.claim.object_path, self.claim.generation))
         validated = ValidatedFile()
@@ -205,16 +209,19 @@ class BatchSender:
         return validated
 
     def publish(self, file: ValidatedFile) -> None:
-        """Opens the gate and sends every batch without a result. Raises PermanentError when the gate was closed."""
+        """Opens the gate and sends every batch without a result.
+
+        Raises PermanentError when the gate was closed for this run, or when the file gives other batches than before.
+        """
         claim = self.claim
         with self.product_db.begin() as product_conn:
             reason = gate.open_gate(product_conn, claim.uuid, claim.run)
         if reason is not None:
             raise PermanentError(reason)
         with self.service_db.begin() as conn:
-            missing = ledger.find_batches_without_result(conn, claim.uuid, claim.run)
-        unsent = [batch for batch in file.batches if batch.first_row in missing]
-        if {batch.first_row: ledger.format_multirange(batch.row_numbers) for batch in unsent} != missing:
+            missing_results = ledger.find_batches_without_result(conn, claim.uuid, claim.run)
+        unsent = [batch for batch in file.batches if batch.first_row in missing_results]
+        if {batch.first_row: ledger.format_multirange(batch.row_numbers) for batch in unsent} != missing_results:
             reason = "The rows of the file are not the same as when it was validated."
             raise PermanentError(f"{reason} {advise_retry(claim)}")
         offsets = file.offsets()
@@ -222,7 +229,7 @@ class BatchSender:
             batches = unsent[start : start + BATCHES_PER_SEND]
             self.kafka.send(*batches)
             self.renew(processing_offset=at_least(offsets[batches[-1].first_row]))
-        # Batches may wait in a long queue: each claim that brought no result waits longer before they are sent again.
+        # Batches may wait in a long queue, so sweep waits longer with each claim that brought no result.
         self.renew(
             processing_offset=at_least(file.total_rows),
             processing_step=Step.APPLY,
@@ -239,13 +246,13 @@ class BatchSender:
             IMPORTS.renew(conn, self.claim, **values)
 
     def finish(self, status: Status, reason: str, **values: Any) -> None:
-        """Ends an import before any row was read."""
+        """Ends an import of which no row was read."""
         with self.service_db.begin() as conn:
             IMPORTS.finish(conn, self.claim, status, reason=reason, **values)
 
 
 def at_least(offset: int) -> ColumnElement[int]:
-    """`offset`, unless an earlier worker came further: batches that are sent again do not lower it."""
+    """`offset`, or the stored one if an earlier worker got further: batches that are sent again do not lower it."""
     return func.greatest(imports.c.processing_offset, offset)
 
 

@@ -47,9 +47,9 @@ class StartImport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What to import and how."""
 
     file_name: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
-    operation: Operation = Operation.UPDATE  # any other is accepted here and refused by the import itself
+    operation: Operation = Operation.UPDATE  # the others are accepted here; the import then fails
     on_error: OnError = OnError.PARTIAL
-    size_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None  # if the client knows it: refused early
+    size_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None  # if known: a file that is too large is refused now
 
 
 class StartedImport(msgspec.Struct, frozen=True):
@@ -62,7 +62,7 @@ class StartedImport(msgspec.Struct, frozen=True):
 
 
 class Import(msgspec.Struct, frozen=True):
-    """An import as its merchant sees it."""
+    """An import as the merchant sees it."""
 
     uuid: UUID
     webshop_uuid: UUID
@@ -72,17 +72,17 @@ class Import(msgspec.Struct, frozen=True):
     on_error: str
     status: Status
     reason: str  # why it ended as it did; "" until then
-    run: int  # 1, plus one with every retry
-    skipped_columns: tuple[str, ...]  # headings that are known and not imported
+    run: int  # 1 at first; every retry adds 1
+    skipped_columns: tuple[str, ...]  # known headings whose columns are not imported, as written in the file
     total_rows: int  # 0 until the file is validated
     updated_rows: int
     unchanged_rows: int
     failed_rows: int
     progress_percent: int  # 100 in every final state, and only there
     processing_step: Step
-    processing_offset: int  # data rows processed
+    processing_offset: int  # how many data rows were refused by the validation or sent to be applied
     encoding: str  # of the file; "" until it is known
-    delimiter: str
+    delimiter: str  # likewise
     created_at: datetime
     updated_at: datetime
     finished_at: datetime | None
@@ -104,10 +104,10 @@ class ImportPage(msgspec.Struct, frozen=True):
 def start_import(
     conn: Connection, storage: Storage, webshop_uuid: UUID, user_uuid: UUID, request: StartImport, *, origin: str
 ) -> StartedImport:
-    """Opens the upload of a new import. Nothing is recorded: the import exists when its file does.
+    """Opens the upload of a new import. Nothing is stored: the import exists once its file has arrived.
 
-    A browser may send the file only from a page of `origin` (scheme and host); "" where the client is not a browser.
-    Raises Problem 409 with the uuid of the active import, 422 for a file that is too large.
+    A browser may send the file only from a page of `origin` (scheme, host and port), which is "" if the client is not
+    a browser. Raises Problem 409 with the uuid of an active import, and 422 for a file that is too large.
     """
     if request.size_bytes is not None and request.size_bytes > MAX_FILE_BYTES:
         raise invalid_input("size_bytes", explain_file_too_large(request.size_bytes))
@@ -125,7 +125,7 @@ def start_import(
 
 
 def find_import(conn: Connection, webshop_uuid: UUID, import_uuid: UUID) -> Import:
-    """One import. Raises Problem 404 when the webshop has none of that uuid."""
+    """One import. Raises Problem 404 when the webshop has no import with that uuid."""
     return to_import(find_row(conn, webshop_uuid, import_uuid))
 
 
@@ -141,8 +141,8 @@ def list_imports(conn: Connection, webshop_uuid: UUID, query: ImportQuery) -> Im
 def retry_import(service_db: Engine, webshop_uuid: UUID, user_uuid: UUID, import_uuid: UUID) -> ImportTrigger:
     """Queues a final import for its next run, with an empty ledger, and returns the trigger to send.
 
-    The user who retries an import that has no user becomes its user. Raises Problem 404, and 409 when the import is not
-    final, is COMPLETED, or another one is active.
+    If the import has no user, the one who retries it becomes its user. Raises Problem 404, and 409 when the import is
+    not final or is COMPLETED, or when another import of the webshop is active.
     """
     statement = (
         update(imports)
@@ -191,13 +191,13 @@ def retry_import(service_db: Engine, webshop_uuid: UUID, user_uuid: UUID, import
 
 
 def import_active(active: ActiveImport) -> Problem:
-    """The webshop has an active import, and may have only one."""
+    """The problem that the webshop has an active import already: it may have only one."""
     detail = f"{active.describe()} Wait until it is done."
     return Problem(409, "import-active", detail, extensions={"active_import_uuid": str(active.uuid)})
 
 
 def find_row(conn: Connection, webshop_uuid: UUID, import_uuid: UUID) -> RowMapping:
-    """The import's row. Raises Problem 404."""
+    """The import's row. Raises Problem 404 when the webshop has no import with that uuid."""
     statement = select(imports).where(imports.c.uuid == import_uuid, imports.c.webshop_uuid == webshop_uuid)
     row = conn.execute(statement).mappings().one_or_none()
     if row is None:
@@ -206,13 +206,13 @@ def find_row(conn: Connection, webshop_uuid: UUID, import_uuid: UUID) -> RowMapp
 
 
 def to_import(row: RowMapping) -> Import:
-    """A row as its merchant sees it."""
-    values = {str(name): value for name, value in row.items()}  # SQLAlchemy's names are a kind of str of its own
+    """A row as the merchant sees it."""
+    values = {str(name): value for name, value in row.items()}  # SQLAlchemy's names are of a subclass of str
     return msgspec.convert({**values, "progress_percent": progress_percent(row)}, Import)
 
 
 def progress_percent(row: RowMapping) -> int:
-    """The share of rows with a known outcome in per cent; 100 in a final state, at most 99 before."""
+    """The percentage of rows with a known outcome: 100 in a final state, at most 99 before."""
     if row["status"] not in ACTIVE:
         return 100
     known_rows = row["updated_rows"] + row["unchanged_rows"] + row["failed_rows"]

@@ -1,4 +1,4 @@
-"""The suppliers of each product and their terms: one row per product and supplier, ordered by product."""
+"""The suppliers of each product and their terms: one row per product and supplier, ordered by both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes PDF: rows as documents for sending. Each has pages of its own, with parties, lines, total and page numbers.
+"""Writes PDF: the rows as documents to send. Each starts on a new page and has parties, lines, a total, page numbers.
 
 This module positions every text itself: fpdf2's tables take ten times as long. Each document is laid out before it is
 drawn, so that its first page can show the number of pages. Lengths are in millimetres.
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_LINES = 50_000  # a PDF is made in memory, and a larger one would have no reader
-MAX_HEAD_LINES, MAX_REMARK_LINES = 3, 12  # of one text: the head has to fit on a page
+MAX_LINES = 50_000  # a PDF is made in memory, and nobody would read a larger one
+MAX_HEAD_LINES, MAX_REMARK_LINES = 3, 12  # into which one text is wrapped: the head has to fit on a page
 
-FOOTER_HEIGHT = 20.0  # at the lower edge, without lines
+FOOTER_HEIGHT = 20.0  # at the lower edge of the page; no row is drawn there
 TITLE_HEIGHT, TOTAL_HEIGHT = 11.0, 12.0
-SPACE = 4.0  # between the parts of the head
+SPACE = 4.0  # between the blocks of the head
 FACTS_PER_ROW = 4
 
 
@@ -78,12 +78,12 @@ def document_expressions(document: Document) -> Iterator[ColumnElement[Any]]:
 
 @dataclass
 class PrintableTexts:
-    """Formats values as texts that our fonts can print, and counts those that they cannot."""
+    """Formats values as texts that our fonts can print, and counts the values that they cannot print."""
 
     unprintable_count: int = 0
 
     def format(self, value: object, *fallbacks: object) -> str:
-        """Returns `value` as text. If it is unprintable, returns the first printable one of `fallbacks`, or ""."""
+        """Returns `value` as text. If it is unprintable, returns the first printable one of `fallbacks`, else ""."""
         if value is None:
             return ""
         text = fonts.make_printable(format_value(value))
@@ -124,7 +124,7 @@ class Line:
 
 
 class Block(NamedTuple):
-    """Texts in a column, with a label above them."""
+    """Texts below each other, with a label above them."""
 
     label: str
     texts: Sequence[StyledText]
@@ -136,8 +136,8 @@ class Head:
     """The layout of everything above the lines on a document's first page."""
 
     width: float  # of the page
-    bottom: float = MARGIN
-    lines: list[tuple[StyledText, float, float]] = field(default_factory=list)  # with left and middle
+    bottom: float = MARGIN  # of what was added so far
+    text_lines: list[tuple[StyledText, float, float]] = field(default_factory=list)  # each with its left and middle
 
     def add(self, *blocks: Block, blocks_per_row: int) -> None:
         """Adds one row of blocks. `blocks_per_row` blocks would fill the width of the page."""
@@ -150,7 +150,7 @@ class Head:
         top = self.bottom
         label = StyledText(block.label, SMALL_SIZE, colour=FAINT)
         for line in [label, *(line for text in block.texts for line in text.wrap(width, block.max_lines))]:
-            self.lines.append((line, left, top + line.height / 2))
+            self.text_lines.append((line, left, top + line.height / 2))
             top += line.height
         return top
 
@@ -175,16 +175,16 @@ class DocumentDrawing:
         """Draws all pages."""
         head = self.lay_out_head()
         pages = self.paginate([self.table.lay_out_row(line.texts) for line in self.lines], head.bottom)
-        for number, rows in enumerate(pages, start=1):
+        for page_number, rows in enumerate(pages, start=1):
             self.paper.add_page()
             top = MARGIN
-            if number == 1:
+            if page_number == 1:
                 self.draw_head(head)
                 top = head.bottom
             top = self.draw_rows(rows, top)
-            if number == len(pages):
+            if page_number == len(pages):
                 self.draw_total(top)
-            self.draw_footer(number, len(pages))
+            self.draw_footer(page_number, len(pages))
             progress.add(len(rows))
 
     def paginate(self, rows: list[Row], top: float) -> list[list[Row]]:
@@ -194,6 +194,7 @@ class DocumentDrawing:
         top += self.heading.height
         for row in rows:
             height = row.height + (TOTAL_HEIGHT if row is rows[-1] else 0)
+            # Only the first page may stay without rows: an empty page after it takes a row of any height.
             if top + height > bottom and (pages[-1] or len(pages) == 1):
                 pages.append([])
                 top = MARGIN + self.heading.height
@@ -202,7 +203,7 @@ class DocumentDrawing:
         return pages
 
     def lay_out_head(self) -> Head:
-        """Lays out parties, facts and remarks."""
+        """Lays out the parties, the facts and the remarks."""
         head = Head(self.paper.width, MARGIN + TITLE_HEIGHT + SPACE)
         head.add(self.make_party(self.document.recipient), self.make_party(self.document.sender), blocks_per_row=2)
         texts = {label: self.texts.format(self.values[value]) for label, value in self.document.facts.items()}
@@ -222,16 +223,16 @@ class DocumentDrawing:
         return Block(party.heading, [StyledText(name, HEADLINE_SIZE, bold=True), *address])
 
     def draw_head(self, head: Head) -> None:
-        """Draws title, number and the layout of the head."""
+        """Draws the title, the number and what `lay_out_head` has laid out."""
         right, middle = self.paper.width - MARGIN, MARGIN + TITLE_HEIGHT / 3
         self.paper.draw_text(StyledText(self.document.title, TITLE_SIZE, bold=True), MARGIN, middle)
         self.paper.draw_text_to(StyledText(self.number, HEADLINE_SIZE, bold=True), right, middle)
         self.paper.draw_rule(MARGIN + TITLE_HEIGHT)
-        for line, left, middle in head.lines:
+        for line, left, middle in head.text_lines:
             self.paper.draw_text(line, left, middle)
 
     def draw_rows(self, rows: list[Row], top: float) -> float:
-        """Draws the heading and the rows of one page, and returns where they end."""
+        """Draws the heading and the rows of one page, if it has rows, and returns where they end."""
         if rows:
             self.paper.draw_shade(top, self.heading.height)
             self.table.draw(self.heading, self.paper, top)
@@ -252,10 +253,10 @@ class DocumentDrawing:
         amount = StyledText(f"Total {currency} {total:,}", HEADLINE_SIZE, bold=True)
         self.paper.draw_text_to(amount, self.paper.width - MARGIN, middle)
 
-    def draw_footer(self, number: int, page_count: int) -> None:
+    def draw_footer(self, page_number: int, page_count: int) -> None:
         """Draws the document's title and number, the page's number and the number of pages."""
         middle = self.paper.height - FOOTER_HEIGHT / 2
         name = StyledText(f"{self.document.title} {self.number}", SMALL_SIZE, colour=FAINT)
         self.paper.draw_text(name, MARGIN, middle)
-        position = StyledText(f"Page {number} of {page_count}", SMALL_SIZE, colour=FAINT)
+        position = StyledText(f"Page {page_number} of {page_count}", SMALL_SIZE, colour=FAINT)
         self.paper.draw_text_to(position, self.paper.width - MARGIN, middle)

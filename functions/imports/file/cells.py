@@ -1,6 +1,6 @@
-"""Reads one cell of an import file: from the text in the file to the value for the database, or to a refusal.
+"""Reads the cells of an import file: each becomes a value for the database, or is refused.
 
-No value is guessed: a cell that can be read in two ways is refused with a sentence that says how to write it.
+No value is guessed: a cell that can be read in two ways is refused with a message that says how to write it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NULL = "NULL"  # a cell with exactly this text clears the value
-QUOTED_LENGTH = 60  # characters of a cell that a sentence quotes: enough to find the cell by
+QUOTED_LENGTH = 60  # characters of a cell that a message quotes: enough to find the cell
 
 _CONTROLS = r"\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # all but tab, newline and carriage return
 _CONTROL = re.compile(f"[{_CONTROLS}]")
@@ -40,7 +40,7 @@ _EAN_LENGTHS = (8, 12, 13, 14)
 
 
 class RefusedCell(Exception):
-    """A cell is not a valid value of its column: `code` is for programs, the text of the error for a person."""
+    """A cell is not a valid value of its column: `code` is for programs, the message for people."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -48,12 +48,12 @@ class RefusedCell(Exception):
 
 
 def quote_cell(cell: str) -> str:
-    """Quotes `cell` for a sentence: cut to QUOTED_LENGTH characters, with � for each control character."""
+    """Quotes `cell` for a message: cut to QUOTED_LENGTH characters, with � for each control character."""
     return '"' + make_printable(cell[:QUOTED_LENGTH]) + ("…" if len(cell) > QUOTED_LENGTH else "") + '"'
 
 
 def make_printable(cell: str) -> str:
-    """Replaces each control character by �: PostgreSQL stores no NUL, and a terminal would obey some of the others."""
+    """Replaces each control character with �: PostgreSQL stores no NUL, and a terminal would obey some others."""
     return cell if cell.isprintable() else _CONTROL.sub("\N{REPLACEMENT CHARACTER}", cell)
 
 
@@ -82,8 +82,8 @@ def read_column(column: ImportColumn, cells: Sequence[str]) -> tuple[Sequence[st
 def read_cell(column: ImportColumn, cell: str) -> str | None:
     """Reads the value of `cell`: "" leaves the stored value unchanged, None clears it.
 
-    A number is returned in the form that PostgreSQL casts, a boolean as true or false, a choice in the column's own
-    spelling, any other text exactly. Raises RefusedCell if the cell is not a valid value of the column.
+    A number is returned in a form that PostgreSQL can cast, a boolean as true or false, a choice as the column spells
+    it, any other text exactly. Raises RefusedCell if the cell is not a valid value of the column.
     """
     if not cell:
         return ""
@@ -116,8 +116,8 @@ def read_cell(column: ImportColumn, cell: str) -> str | None:
 
 @cache
 def _compile_valid_cell(column: ImportColumn) -> re.Pattern[str]:
-    """Compiles the pattern of the cells that are valid unchanged. It leaves every doubtful cell to `read_cell`."""
-    pattern = ""
+    """Compiles a pattern that matches only cells that are valid unchanged. `read_cell` decides about the others."""
+    pattern = ""  # only the empty cell
     match column.kind:
         case Kind.TEXT:
             pattern = rf"(?!'|NULL\Z)[^{_CONTROLS}]{{0,{column.max_length}}}"
@@ -130,7 +130,7 @@ def _compile_valid_cell(column: ImportColumn) -> re.Pattern[str]:
         case Kind.BOOLEAN:
             pattern = "|true|false"
         case Kind.DECIMAL if column.minimum <= 0:
-            # Never three decimals: those may be thousands.
+            # Never three decimals: 1.234 may mean 1234.
             pattern = rf"(?:(?:0|[1-9][0-9]{{0,{column.digits - 1}}})(?:\.[0-9]{{1,{min(column.decimals, 2)}}})?)?"
         case Kind.INTEGER if column.minimum <= 0:
             pattern = rf"(?:0|[1-9][0-9]{{0,{column.digits - 1}}})?"
@@ -220,7 +220,7 @@ def _read_number(column: ImportColumn, text: str) -> str:
         return ""
     parts = _NUMBER.fullmatch(text)
     if parts is None or not (parts["whole"] or parts["fraction"]):
-        _refuse_as_number(column, text)
+        _refuse_non_number(column, text)
     whole = re.sub(r"[^0-9]", "", parts["whole"]).lstrip("0")
     fraction = parts["fraction"] or ""
     if len(whole) > column.digits:
@@ -262,7 +262,8 @@ def _explain_ambiguity(column: ImportColumn, text: str, whole: str, fraction: st
     return f"{quote_cell(text)} could mean {thousands} or {decimal}. {remedy}"
 
 
-def _refuse_as_number(column: ImportColumn, text: str) -> NoReturn:
+def _refuse_non_number(column: ImportColumn, text: str) -> NoReturn:
+    """Raises RefusedCell for a text that is not a number, with the most likely cause."""
     example = "12" if column.kind is Kind.INTEGER else "12.50 or 12,50"
     if _NUMBER_IN_E_NOTATION.fullmatch(text):
         raise RefusedCell(

@@ -1,7 +1,7 @@
 """Validates an import file: each row is either valid and normalized for the database, or refused with its errors.
 
-Rows are read in pieces and checked column by column. The memory needed is that of the file's text, of one piece and of
-all identifiers, whatever the rows contain.
+Rows are read in pieces and checked column by column. Whatever the rows contain, only the file's text,
+one piece and all identifiers are in memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ImportFile", "Piece", "RefusedFile", "open_file"]
 
 PIECE_ROWS = 2_000  # enough that the cost per piece does not matter; more rows would only take more memory
-MINIMUM, MAXIMUM = "minimum_stock", "maximum_stock"  # if a row has both, the maximum is at least the minimum
+MINIMUM, MAXIMUM = "minimum_stock", "maximum_stock"  # if a row has both, the maximum must be at least the minimum
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Piece:
 
     row_numbers: list[int]  # of the good rows, as a spreadsheet shows them
     rows: list[tuple[str | None, ...]]  # one value per column; "" leaves the stored value unchanged, None clears it
-    refused: list[RefusedRow]  # in row order, one per row with all errors of the row
+    refused: list[RefusedRow]  # in row order, each with all errors of its row
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,20 @@ class ImportFile:
     delimiter: str  # one character
     heading: tuple[str, ...]  # as written in the file
     columns: tuple[str, ...]  # keys of the columns to import, in the order of the file
-    skipped_columns: tuple[str, ...]  # headings that are known and not imported, as written in the file
+    skipped_columns: tuple[str, ...]  # known headings whose columns are not imported, as written in the file
     _text: str
     _heading_row: headings.HeadingRow
 
     def read_rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Reads the rows below the heading: row number, and cells as in the file, whatever their number."""
+        """Reads the rows below the heading: row number, and cells as in the file, even too few or too many."""
         return ((record.row_number, record.cells) for record in self._read_records())
 
     def validate(self) -> Iterator[Piece]:
         """Validates the rows below the heading, PIECE_ROWS rows at a time; yields nothing if there are none."""
         first_rows: dict[str, int] = {}  # of each identifier
         contains_nul = "\0" in self._text
-        remaining = self._read_records()
-        while records := list(islice(remaining, PIECE_ROWS)):
+        unread = self._read_records()
+        while records := list(islice(unread, PIECE_ROWS)):
             yield self._validate_piece(records, contains_nul, first_rows)
 
     def _read_records(self) -> Iterator[Record]:
@@ -135,7 +135,7 @@ def _build_row_error(code: str, message: str) -> CellError:
 
 
 def _check_width(cells: list[str], width: int) -> CellError | None:
-    """Returns the error of a row that lacks cells, or has more cells than the heading that are not empty."""
+    """Returns the error of a row that has too few cells, or any text in cells beyond the heading."""
     found = f"The row has {format_count(len(cells), 'cell')}, but the heading has {width:,}."
     if len(cells) < width:
         return _build_row_error("too_few_cells", f"{found} Add the missing cells; they may be empty.")
@@ -161,7 +161,7 @@ def _check_identifiers(
     first_rows: dict[str, int],
     errors: dict[int, list[CellError]],
 ) -> None:
-    """Refuses rows without an identifier, and rows that repeat the identifier of an earlier row, good or refused."""
+    """Refuses rows without an identifier, and rows that repeat that of an earlier row, even if that one is refused."""
     for row_number, identifier in zip(row_numbers, identifiers, strict=True):
         if identifier and not identifier.isspace():
             first_row = first_rows.setdefault(identifier, row_number)
@@ -172,7 +172,7 @@ def _check_identifiers(
                 )
                 error = _build_cell_error(IDENTIFIER, identifier, "repeated_identifier", message)
                 errors.setdefault(row_number, []).append(error)
-        elif not any(error.column == IDENTIFIER.key for error in errors.get(row_number, ())):
+        elif not any(error.column == IDENTIFIER.key for error in errors.get(row_number, ())):  # else refused already
             message = "The identifier is missing. Write the identifier of the product that this row changes."
             error = _build_cell_error(IDENTIFIER, identifier or "", "missing_identifier", message)
             errors.setdefault(row_number, []).append(error)
@@ -181,7 +181,7 @@ def _check_identifiers(
 def _check_limits(
     row_numbers: list[int], values: dict[str, Sequence[str | None]], errors: dict[int, list[CellError]]
 ) -> None:
-    """Refuses rows with a maximum below their minimum, if the file has both columns."""
+    """Refuses rows whose maximum stock is below their minimum stock, if the file has both columns."""
     if MINIMUM not in values or MAXIMUM not in values:
         return
     minimum_heading, maximum_heading = BY_KEY[MINIMUM].heading.lower(), BY_KEY[MAXIMUM].heading
