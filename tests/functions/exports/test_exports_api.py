@@ -101,6 +101,17 @@ def test_the_same_key_gives_the_same_export(exports: ExportsWorld) -> None:
     assert exports.rows("service", "select count(*) from exports") == [(1,)]
 
 
+def test_the_same_key_of_a_later_export_requests_it_once(exports: ExportsWorld) -> None:
+    """The client that asks again gets the export that waits, and no second one is rendered."""
+    headers = {"Idempotency-Key": "k", "Prefer": "respond-async"}
+
+    first, second = exports.ask(headers), exports.ask(headers)
+
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.json["uuid"] == second.json["uuid"]
+    assert len(exports.broker.of(ExportRequest)) == 1
+
+
 def test_the_same_key_during_the_rendering_gives_the_unfinished_export(exports: ExportsWorld) -> None:
     """The response to the second request is 202."""
     key = {"Idempotency-Key": "k"}

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from functions.imports import gate
 from shared.messages import BatchApplied, ImportBatch, ProductsUpdated
+from tests.integration.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.world import World
@@ -210,3 +211,29 @@ def test_a_batch_that_waits_too_long_for_a_lock_is_delivered_again(world: World,
 
     assert world.products("stock_on_hand")[identifier] == 5
     assert [result.refused for result in world.broker.of(BatchApplied)] == [()]
+
+
+def test_a_result_that_is_recorded_at_the_same_moment_is_sent_again(world: World, make_batch: MakeBatch) -> None:
+    """Two deliveries of one batch at once both find no result. The later one sends the result of the other."""
+    (identifier,) = world.identifiers(1)
+    batch = make_batch(("identifier", "stock_on_hand"), (identifier, str(world.products("stock_on_hand")[identifier])))
+    other_delivery = world.own_engines["product"].connect()
+    other_delivery.execute(
+        text(
+            "insert into import_outcomes (import_uuid, run, first_row, webshop_uuid, updated, unchanged, refused,"
+            " identifiers, mirrored_at, mirror_due_at) values (:i, 1, 2, :w, 0, 7, '[]', '[]', now(), now())"
+        ),
+        {"i": batch.import_uuid, "w": batch.webshop_uuid},
+    )
+    statuses = []
+
+    def commit_once_the_other_waits() -> None:
+        waiting = "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        wait_until(lambda: world.rows("product", waiting), "the second delivery to wait for the first")
+        other_delivery.commit()
+        other_delivery.close()
+
+    world.at_once(lambda: statuses.append(world.deliver(batch)), commit_once_the_other_waits)
+
+    assert statuses == [200]
+    assert [result.unchanged for result in world.broker.of(BatchApplied)] == [7]

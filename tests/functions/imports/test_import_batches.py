@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from functions.imports import import_batches
+from functions.imports import gate, import_batches
 from functions.imports.states import MAX_BATCH_BYTES, MAX_BATCH_ROWS, MAX_FILE_BYTES, Status, Step
 from shared.messages import ImportBatch, ImportTrigger
 from tests.world import ledger, table
@@ -258,3 +258,19 @@ def test_a_worker_that_loses_its_lease_stops_validating(world: World, monkeypatc
     current = world.find(import_uuid)
     assert (current.status, current.processing_step, ledger(current)) == (Status.IMPORTING, Step.VALIDATE, (0, 0, 0, 0))
     assert not world.errors(import_uuid)
+
+
+def test_a_claim_that_finds_its_gate_closed_ends_the_import(world: World) -> None:
+    """The worker that closed it died before it wrote the final state. The next one writes it, and sends nothing."""
+    (identifier,) = world.identifiers(1)
+    import_uuid = world.upload(table([["identifier", "price"], [identifier, "1.11"]]))
+    world.deliver_upload(import_uuid)
+    with world.own_engines["product"].begin() as conn:
+        gate.close_gate(conn, import_uuid, 1, "The file is gone.")
+
+    world.run()
+
+    ended = world.find(import_uuid)
+    assert (ended.status, ledger(ended)) == (Status.FAILED_UNEXPECTEDLY, (1, 0, 0, 1))
+    assert "The file is gone." in ended.reason
+    assert not world.broker.of(ImportBatch)

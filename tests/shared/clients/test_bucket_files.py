@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from google.auth import compute_engine
 from requests import RequestException, Response
 from requests.adapters import BaseAdapter
 
-from shared.clients.bucket import CHUNK_BYTES, SIGNED_URL_LIFETIME, Storage
+from shared.clients.bucket import CHUNK_BYTES, SIGNED_URL_LIFETIME, Storage, StoredObject
 from shared.errors import ObjectGone, Unavailable
 from shared.settings import from_environment
 from tests.exports_world import Proxy
@@ -125,6 +126,52 @@ def test_an_unreachable_storage_server_is_unavailable(bucket: Storage) -> None:
 
     with pytest.raises(Unavailable):
         bucket.download("exports/file")
+
+
+def upload(bucket: Storage, path: str, content: bytes) -> StoredObject:
+    """Uploads a file as a browser does: through the URL of a session that a function opened."""
+    url = bucket.open_upload(path, {"user-uuid": "u"}, len(content), "https://shop.example")
+    request = urllib.request.Request(url, content, {"Content-Type": "text/csv"}, method="PUT")
+    urllib.request.urlopen(request).close()
+    stored = bucket.find(path)
+    assert stored is not None
+    return stored
+
+
+def test_an_uploaded_file_is_read_at_its_generation(bucket: Storage) -> None:
+    """It has the metadata that its session was opened with."""
+    stored = upload(bucket, "imports/w/i/a b.csv", b"a,b\n")
+
+    assert (stored.size_bytes, stored.metadata) == (4, {"user-uuid": "u"})
+    assert bucket.read(stored.path, stored.generation) == b"a,b\n"
+    assert bucket.find("imports/w/i/other.csv") is None
+
+
+def test_an_upload_that_was_replaced_or_deleted_is_gone(bucket: Storage) -> None:
+    """The merchant reads the file's name and what to do. A file that replaced it is never read in its place."""
+    stored = upload(bucket, "imports/w/i/may.csv", b"a,b\n")
+    upload(bucket, stored.path, b"c,d\n")
+
+    with pytest.raises(ObjectGone, match=r"The file may\.csv was replaced or deleted .* Upload it again\."):
+        bucket.read(stored.path, stored.generation)
+    bucket.remove(stored.path)
+    with pytest.raises(ObjectGone, match=r"The file may\.csv was replaced or deleted"):
+        bucket.read(stored.path, stored.generation)
+
+
+def test_an_upload_on_an_unreachable_server_is_unavailable(bucket: Storage) -> None:
+    """The function fails and is called again: the file may still be there."""
+    stored = upload(bucket, "imports/w/i/may.csv", b"a,b\n")
+    bucket._bucket.client._http.mount("http://", NoNetwork())
+
+    for call in (
+        lambda: bucket.read(stored.path, stored.generation),
+        lambda: bucket.find(stored.path),
+        lambda: list(bucket.list("imports/")),
+        lambda: bucket.open_upload(stored.path, {}, None),
+    ):
+        with pytest.raises(Unavailable):
+            call()
 
 
 def test_a_signed_url_names_the_file_and_expires(

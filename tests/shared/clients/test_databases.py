@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
+import pg8000.dbapi
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from shared.clients.databases import connect_to, constraint_name, is_unavailable, sqlstate
@@ -61,3 +63,42 @@ def test_a_missing_setting_of_a_database_is_named() -> None:
         connect_to("LEGACY", DatabaseSettings(), 1)
     with pytest.raises(InvalidSettings, match="LEGACY_DATABASE_NAME and LEGACY_DATABASE_USER must be set"):
         connect_to("LEGACY", DatabaseSettings(instance="project:region:instance"), 1)
+
+
+@pytest.mark.parametrize(
+    ("password", "login"),
+    [
+        pytest.param("", {"enable_iam_auth": True}, id="IAM"),
+        pytest.param("secret", {"password": "secret"}, id="password"),
+    ],
+)
+def test_the_cloud_sql_connector_makes_the_connections_of_an_instance(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch, password: str, login: dict[str, Any]
+) -> None:
+    """As in production. A socket that the connector opened has the same time limits as one that the driver opens."""
+    url = make_url(databases.service_url)
+    calls: list[tuple[str, str, dict[str, Any]]] = []
+
+    class Connector:
+        """Google's connector, except that every instance is the tests' server."""
+
+        def __init__(self, refresh_strategy: str) -> None:
+            assert refresh_strategy == "lazy"
+
+        def connect(self, instance: str, driver: str, **options: Any) -> pg8000.dbapi.Connection:
+            calls.append((instance, driver, options))
+            limits = {name: options[name] for name in ("timeout", "startup_params")}
+            return pg8000.dbapi.connect("postgres", str(url.host), options["db"], url.port or 0, **limits)
+
+    monkeypatch.setattr("google.cloud.sql.connector.Connector", Connector)
+    settings = DatabaseSettings(instance="p:r:i", name=str(url.database), user="functions@p.iam", password=password)
+    engine = connect_to("SERVICE", settings, 1)
+
+    with engine.connect() as conn:
+        limit = conn.execute(text("show statement_timeout")).scalar_one()
+    engine.dispose()
+
+    assert limit == "1min"
+    [(instance, driver, options)] = calls
+    assert (instance, driver, options["user"], options["timeout"]) == ("p:r:i", "pg8000", "functions@p.iam", 90)
+    assert {name: options[name] for name in options if name in ("password", "enable_iam_auth")} == login

@@ -205,3 +205,17 @@ def test_missing_settings_are_named() -> None:
     """The error comes before the client does anything."""
     with pytest.raises(InvalidSettings, match=r"SENDGRID_API_KEY is not set.*\nMAIL_FROM_ADDRESS is not set"):
         Mailer(from_environment({}))
+
+
+@pytest.mark.parametrize(
+    ("body", "messages"),
+    [
+        pytest.param(b"<html>Bad Request</html>", "<html>Bad Request</html>", id="HTML"),
+        pytest.param(b'{"error": "no list"}', '{"error": "no list"}', id="other JSON"),
+        pytest.param(b'{"errors": ["a text"]}', '{"errors": ["a text"]}', id="other errors"),
+        pytest.param(b"", "it gave no reason.", id="nothing"),
+    ],
+)
+def test_a_rejection_in_another_form_includes_what_the_service_responded(body: bytes, messages: str) -> None:
+    """A proxy in between responds in its own form. The reason of the delivery still says something."""
+    assert mailer.extract_messages(body) == messages
