@@ -23,6 +23,9 @@ from functions.imports.import_upload import import_upload  # noqa: E402
 from functions.imports.imports_api import imports_api  # noqa: E402
 from functions.kafka_bridge import kafka_bridge  # noqa: E402
 from functions.sweep import sweep  # noqa: E402
+from shared.structs import resolve_types  # noqa: E402
+
+resolve_types()  # before the first thread decodes a struct
 
 gc.freeze()  # imported objects stay; to traverse them at each collection doubled the time to validate a file
 
