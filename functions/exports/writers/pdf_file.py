@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_LINES = 50_000  # a PDF is made in memory, and nobody would read a larger one
+MAX_LINES = 50_000  # a PDF is made in memory, and a larger one is too long to read
 MAX_HEAD_LINES, MAX_REMARK_LINES = 3, 12  # into which one text is wrapped: the head has to fit on a page
 
 FOOTER_HEIGHT = 20.0  # at the lower edge of the page; no row is drawn there
